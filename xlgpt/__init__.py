@@ -1,0 +1,1 @@
+"""Compile GPT-2 into a spreadsheet that runs it."""

@@ -1,0 +1,63 @@
+"""xlgpt build: a checkpoint in, a workbook out."""
+
+import resource
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from xlgpt.checkpoint import load
+from xlgpt.package import check_target
+from xlgpt.plan import make_plan
+from xlgpt.workbook import Progress, Written, write_workbook
+
+
+@dataclass(frozen=True)
+class Built:
+    """What a build made and what it took: seconds, and bytes of memory at the peak."""
+
+    path: Path
+    size: int
+    cells: int
+    formulas: int
+    seconds: float
+    peak_memory: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.path}: {self.size / 1e6:,.1f} MB, {self.cells:,} cells, {self.formulas:,} formulas, "
+            f"{self.seconds:.1f} s, {self.peak_memory / 1e6:,.0f} MB of memory at the peak"
+        )
+
+
+def silent(phase: str, done: int, total: int) -> None:
+    """Show no progress."""
+
+
+def build(
+    path: str | Path,
+    model: str = "gpt2",
+    prompt: str | None = None,
+    context: int | None = None,
+    seed: int = 0,
+    progress: Progress = silent,
+) -> Built:
+    """Compile a GPT-2 checkpoint into a workbook.
+
+    model: gpt2, tiny, random:gpt2, random:n_layer=2,…, a folder in the Hub's layout, or an id on the Hub.
+    prompt: what the model is to go on from. context: how many tokens there are rows for. seed: of a random model.
+    Raises a subclass of XlgptError, with a sentence that says what to do; then no file is left behind.
+    """
+    start = time.monotonic()
+    check_target(Path(path))
+    progress("Finding the model", 0, 1)
+    found = load(model, seed)
+    progress("Calculating the prompt", 0, 1)
+    written: Written = write_workbook(Path(path), make_plan(found, prompt, context), progress)
+    return Built(written.path, written.size, written.cells, written.formulas, time.monotonic() - start, peak_memory())
+
+
+def peak_memory() -> int:
+    """The most memory this process has held, in bytes."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -1,0 +1,58 @@
+"""Cells as XML (ECMA-376 18.3.1.4), many at a time."""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+from xml.sax.saxutils import escape
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from xlgpt.compile import Formula
+from xlgpt.layout import Range
+
+CHUNK = 1 << 18  # numbers formatted at a time
+
+# What XML cannot hold stands as _xHHHH_ (ECMA-376 22.9.2.19, ST_Xstring), and so does an underscore that would begin such.
+UNWRITABLE = re.compile(r"[\x00-\x08\x0b-\x1f\ufffe\uffff]|_(?=x[0-9A-Fa-f]{4}_)")
+
+
+def xstring(text: str) -> str:
+    """A text as it stands inside an element."""
+    return escape(UNWRITABLE.sub(lambda found: f"_x{ord(found[0]):04X}_", text))
+
+
+def number_rows(matrix: NDArray[np.float32]) -> Iterator[bytes]:
+    """A matrix as rows of plain cells, each the shortest decimal that reads back to the same float32."""
+    step = max(1, CHUNK // matrix.shape[1])
+    for start in range(0, len(matrix), step):
+        rows = orjson.dumps(np.ascontiguousarray(matrix[start : start + step]), option=orjson.OPT_SERIALIZE_NUMPY)
+        cells = rows[2:-2].replace(b"],[", b"</v></c></row><row><c><v>").replace(b",", b"</v></c><c><v>")
+        yield b"<row><c><v>%b</v></c></row>" % cells
+
+
+def formula_row(formula: Formula, row: int, values: NDArray[Any] | None, style: int) -> bytes:
+    """One row of a formula's cells with their saved values; without values, cells that show nothing."""
+    first = Range("", formula.cells.row + row, formula.cells.column).first
+    shown = [b""] * formula.cells.width if values is None else _shown(values)
+    kind = b' t="str"' if values is None or values.dtype == object else b""
+    opening = b'<c r="%b" s="%d"' % (first.encode(), style)
+    if row == 0:
+        place = b' t="array" ref="%b"' % formula.cells.a1.encode() if formula.is_array else b""
+        text = escape(formula.text).encode()
+        head = b"%b%b><f%b>%b</f><v>%b</v></c>" % (opening, kind, place, text, shown[0])
+    else:
+        head = opening + (b"/>" if values is None else b"%b><v>%b</v></c>" % (kind, shown[0]))
+    if len(shown) == 1:
+        return head
+    if values is None:
+        return head + b'<c s="%d"/>' % style * (len(shown) - 1)
+    between = b'</v></c><c s="%d"%b><v>' % (style, kind)
+    return head + between[8:] + between.join(shown[1:]) + b"</v></c>"
+
+
+def _shown(values: NDArray[Any]) -> list[bytes]:
+    if values.dtype == object:
+        return [xstring(text).encode() for text in values]
+    return orjson.dumps(np.ascontiguousarray(values), option=orjson.OPT_SERIALIZE_NUMPY)[1:-1].split(b",")

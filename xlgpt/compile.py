@@ -1,0 +1,144 @@
+"""The compiler: a template's formula, with names in braces, becomes the formulas of a band's cells.
+
+This is the heart of xlgpt. It resolves names to ranges and knows two rules, no arithmetic: a token's row refers to that
+token's row of other bands, and a row without a token is skipped.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from xlgpt.errors import TemplateError
+from xlgpt.layout import Layout, Placed, Range, Sheet
+from xlgpt.template import Stage
+
+PLACEHOLDER = re.compile(r"\{([^{}]+)\}")  # the innermost braces
+REFERENCE = re.compile(r"(?P<name>[^\[\]]+?)(?:\[(?P<index>[^\[\]]+)\])?")
+NAMED_CELLS = ("layer_norm_epsilon",)  # numbers that stand on the home sheet under their own name
+
+
+@dataclass(frozen=True)
+class Formula:
+    """A formula without its `=`, and the cells it fills. An array formula fills them all at once."""
+
+    cells: Range
+    text: str
+    is_array: bool
+
+
+@dataclass(frozen=True)
+class _Place:
+    """What the words `row`, `column` and `head` mean in one formula."""
+
+    placed: Placed
+    stage: Stage
+    row: int
+    column: int = 0
+    head: int = 0
+
+
+def formulas(layout: Layout, sheet: Sheet, placed: Placed) -> Iterator[Formula]:
+    """All formulas of a band, from the top, and from left to right. Raises TemplateError."""
+    band = placed.band
+    if not band.formula:
+        return
+    for cells, place in _places(sheet, placed):
+        text = _expand(band.formula, layout, place)
+        if band.rows == "token" and band.guard:
+            text = f'IF($A{cells.row + 1}="","",{text})'
+        yield Formula(cells, text, band.is_array)
+
+
+def _places(sheet: Sheet, placed: Placed) -> Iterator[tuple[Range, _Place]]:
+    """The cells of each formula of a band."""
+    cells, stage = placed.cells, sheet.stage
+    if placed.band.per == "band":
+        yield cells, _Place(placed, stage, 0)
+        return
+    for row in range(cells.height):
+        line = cells.rows(row, row + 1)
+        if placed.band.per == "row":
+            yield line, _Place(placed, stage, row)
+        elif placed.band.per == "cell":
+            for column in range(cells.width):
+                yield line.columns(column, column + 1), _Place(placed, stage, row, column)
+        else:
+            for head in range(placed.dims[1]):
+                yield head_columns(placed, row, head), _Place(placed, stage, row, head=head)
+
+
+def head_columns(placed: Placed, row: int, head: int) -> Range:
+    """One head's cells in a row. With a column per key there are only those of the tokens up to this one."""
+    width = placed.dims[2]
+    used = row + 1 if placed.band.shape[2] == "key" else width
+    return placed.cells.rows(row, row + 1).columns(head * width, head * width + used)
+
+
+def _expand(text: str, layout: Layout, place: _Place) -> str:
+    while PLACEHOLDER.search(text):
+        text = PLACEHOLDER.sub(lambda found: _resolve(found[1], layout, place), text)
+    return text
+
+
+def _resolve(expression: str, layout: Layout, place: _Place) -> str:
+    if expression.startswith("choice."):
+        return _choose(expression.removeprefix("choice."), layout, place)
+    if expression in NAMED_CELLS:
+        return expression
+    number = _number(expression, layout, place)
+    if number is not None:
+        return str(number)
+    found = REFERENCE.fullmatch(expression)
+    name = found and next((p + found["name"] for p in place.stage.scope if p + found["name"] in layout.names), None)
+    if not found or not name:
+        raise TemplateError(
+            f"The formula of {place.placed.band.name} names {{{expression}}}, which no band, weight or key of config.json is."
+        )
+    if name not in layout.bands:
+        return name
+    target = layout.bands[name]
+    if found["index"]:
+        cells = _index(found["index"], target, place)
+    elif target.band.rows == place.placed.band.rows and target.dims[0] > 1 and place.placed.band.per != "band":
+        cells = target.cells.rows(place.row, place.row + 1)
+    else:
+        return name
+    return cells.seen_from(place.placed.cells.sheet)
+
+
+def _number(key: str, layout: Layout, place: _Place) -> object:
+    """What a key of config.json, or a word for a place, stands for; None where it is neither."""
+    layer = place.stage.layer
+    words = {"layer": layer, "previous": layer - 1, "row": place.row + 1, "context": layout.context}
+    return words.get(key, getattr(layout.config, key, None) if key.isidentifier() else None)
+
+
+def _choose(key: str, layout: Layout, place: _Place) -> str:
+    """The text that a [choice] table has for the value of a key."""
+    choices = place.stage.choices.get(key, {})
+    value = str(_number(key, layout, place))
+    value = value.lower() if value in ("True", "False") else value
+    if value not in choices and "otherwise" not in choices:
+        raise TemplateError(f"The sheet {place.stage.sheet} has no [choice.{key}] for the value {value!r}.")
+    return choices.get(value, choices.get("otherwise", ""))
+
+
+def _index(index: str, target: Placed, place: _Place) -> Range:
+    """The cells that `[head]`, `[:token, head]`, `[:, column]` or `[-1]` pick from a band."""
+    cells = target.cells
+    this_row = cells.rows(place.row, place.row + 1)
+    match [part.strip() for part in index.split(",")]:
+        case ["-1"]:
+            return cells.rows(place.row - 1, place.row)
+        case ["head"]:
+            return head_columns(target, place.row, place.head)
+        case [":token" | ":row"]:
+            return cells.rows(0, place.row + 1)
+        case [":token", "head"]:
+            width = target.dims[2]
+            return cells.rows(0, place.row + 1).columns(place.head * width, (place.head + 1) * width)
+        case [":", "column"]:
+            return cells.columns(place.column, place.column + 1)
+        case ["column"]:
+            return this_row.columns(place.column, place.column + 1)
+    raise TemplateError(f"The formula of {place.placed.band.name} picks [{index}], which no index is.")

@@ -1,0 +1,53 @@
+"""One class per way to fail. Each message says what is wrong and what to do."""
+
+
+class XlgptError(Exception):
+    """Something a user can mend; the command line prints its sentence and exits with `exit_code`."""
+
+    exit_code = 1
+
+
+class UsageError(XlgptError):
+    """An argument that no model could satisfy."""
+
+    exit_code = 2
+
+
+class ModelNotFound(XlgptError):
+    """There is no such folder, no such name on the Hub, or no way to reach the Hub."""
+
+
+class UnsupportedModel(XlgptError):
+    """The configuration asks for arithmetic that the templates do not hold."""
+
+
+class BadCheckpoint(XlgptError):
+    """A tensor is missing, extra, of the wrong shape or type, or not finite; or a file is damaged."""
+
+
+class BadVocabulary(XlgptError):
+    """vocab.json and merges.txt are not there, do not belong together, or do not fit the model."""
+
+
+class PromptTooLong(UsageError):
+    """The prompt has more tokens than the workbook has rows for."""
+
+
+class ContextTooLong(UsageError):
+    """More rows were asked for than the model has positions."""
+
+
+class SheetTooSmall(XlgptError):
+    """A matrix does not fit the 1,048,576 rows by 16,384 columns of a worksheet."""
+
+
+class WorkbookTooLarge(XlgptError):
+    """The file would pass 4 GiB, beyond which Excel does not read it."""
+
+
+class OutputError(XlgptError):
+    """The workbook cannot be written there."""
+
+
+class TemplateError(XlgptError):
+    """A template names something that is not there."""

@@ -1,0 +1,224 @@
+"""All of the workbook but its many cells: sheets, titles, labels, styles, names and links, by XlsxWriter.
+
+Where a formula's cells will stand it leaves, in each of their rows, one blank cell of the right style; where weights
+will stand it leaves nothing. `workbook.py` puts the cells in.
+"""
+
+import io
+from typing import Any
+
+import xlsxwriter
+
+from xlgpt.home import HOME, write_home
+from xlgpt.layout import LABEL_COLUMNS, Placed, PlacedWeight, Sheet, quoted
+from xlgpt.look import ACCENT, HEAT, WEIGHTS, Look
+from xlgpt.plan import Plan
+from xlgpt.values import shown
+
+FROZEN_ROWS = 4
+TEXTS = ("tokens", "top.token", "next_token", "status")
+WHOLE = ("position", "token_ids", "n_tokens", "next_token_id", "top.id")
+SHARES = ("probabilities", "top.probability")
+UNITS = {"token": " tokens", "key": " tokens looked at", "n_head": " heads", "vocab_size": " tokens"}
+
+
+def furnish(plan: Plan) -> bytes:
+    """Make every sheet, its words and its looks; returns a workbook file in which the cells are missing."""
+    file = io.BytesIO()
+    book = xlsxwriter.Workbook(file, {"in_memory": True, "strings_to_formulas": False, "strings_to_urls": False})
+    look = Look(book)
+    book.set_size(2400, 1500)
+    book.set_properties({"title": f"{plan.model.name} in a spreadsheet", "author": "xlgpt", "comments": "Made by xlgpt"})
+    book.set_calc_mode("manual" if plan.manual else "auto")
+    home = _add(book, HOME, ACCENT["answer"])
+    write_home(home, book, look, plan)
+    order = [HOME, *(sheet.name for sheet in plan.layout.sheets), "Vocabulary"]
+    for before, sheet, after in zip(order, plan.layout.sheets, order[2:], strict=False):
+        worksheet = _add(book, sheet.name, _tab(sheet))
+        _write_top(worksheet, look, sheet.stage.title, sheet.stage.about, before, after)
+        _write_stage(worksheet, look, plan, sheet)
+    weights = plan.layout.weight_sheets()
+    order = [*order[-2:], *weights, HOME]
+    _write_vocabulary(_add(book, "Vocabulary", ACCENT["weight"]), look, plan, order[0], order[2])
+    for name, placed in weights.items():
+        _write_weights(_add(book, name, ACCENT["weight"]), look, placed)
+    for name, cells in plan.layout.names.items():
+        book.define_name(name, f"={cells.absolute}")
+    home.activate()
+    book.close()
+    return file.getvalue()
+
+
+def _add(book: Any, name: str, colour: str) -> Any:
+    worksheet = book.add_worksheet(name)
+    worksheet.set_tab_color(colour)
+    worksheet.hide_gridlines(2)
+    return worksheet
+
+
+def _tab(sheet: Sheet) -> str:
+    kinds = {placed.band.kind for placed in sheet.bands}
+    return next(ACCENT[kind] for kind in ("input", "answer", "activation") if kind in kinds)
+
+
+def _write_top(worksheet: Any, look: Look, title: str, about: str, before: str, after: str) -> None:
+    """The way home and to the neighbours, the title and a sentence; they stay in sight."""
+    for column, (text, target) in enumerate((("⌂ Home", HOME), (f"◂ {before}", before), (f"{after} ▸", after))):
+        worksheet.write_url(0, column, f"internal:{quoted(target)}!A1", look.link, text, f"Go to {target}")
+    worksheet.set_row(1, 26)
+    worksheet.write_string(1, 0, title, look.title)
+    worksheet.write_string(2, 0, about, look.note)
+    worksheet.set_column(0, 0, 9)
+    worksheet.set_column(1, 1, 15)
+    worksheet.set_column(2, 2, 13)
+    worksheet.freeze_panes(FROZEN_ROWS, LABEL_COLUMNS)
+
+
+def _write_stage(worksheet: Any, look: Look, plan: Plan, sheet: Sheet) -> None:
+    worksheet.set_column(3, 16383, 10)
+    for column in range(max((p.cells.width for p in sheet.bands if p.cells.width > 1), default=0)):
+        worksheet.write_number(FROZEN_ROWS - 1, LABEL_COLUMNS + column, column, look.column_title)
+    for group in sheet.groups:
+        for placed in group:
+            _write_titles(worksheet, look, placed)
+            _write_column_titles(worksheet, look, plan, placed)
+            _write_cells(worksheet, look, plan, placed)
+        if all(placed.cells.column > 1 for placed in group):
+            _write_labels(worksheet, look, plan, group[0])
+
+
+def _write_titles(worksheet: Any, look: Look, placed: Placed) -> None:
+    band = placed.band
+    worksheet.write_string(placed.top, 0, band.title[0].upper() + band.title[1:], look.heading[band.kind])
+    shape = " × ".join(f"{n:,}{UNITS.get(str(d), '')}" for d, n in zip(band.shape, placed.dims, strict=True))
+    worksheet.write_string(placed.top, LABEL_COLUMNS, f"{band.name}    {shape}", look.mono)
+    worksheet.write_string(placed.top + 1, 0, band.about, look.note)
+
+
+def _write_column_titles(worksheet: Any, look: Look, plan: Plan, placed: Placed) -> None:
+    row, cells = placed.cells.row - 1, placed.cells
+    if len(placed.dims) == 1:
+        worksheet.write_string(row, cells.column, placed.band.title, look.column_title)
+    if len(placed.dims) < 3:
+        return
+    _, heads, width = placed.dims
+    for head in range(heads):
+        first = cells.column + head * width
+        worksheet.write_string(row - 1, first, f"head {head}", look.head_title)
+        for i in range(width):
+            if placed.band.shape[2] == "key":
+                label = _label(plan, "tokens", i)
+                worksheet.write_formula(row, first + i, f"=$B${cells.row + i + 1}", look.column_title, label)
+            else:
+                worksheet.write_number(row, first + i, i, look.column_title)
+
+
+def _write_labels(worksheet: Any, look: Look, plan: Plan, placed: Placed) -> None:
+    """What each row of a group stands for, in the columns that stay in sight."""
+    for i in range(placed.cells.height):
+        row = placed.cells.row + i
+        if placed.band.rows == "token":
+            for column, name in enumerate(("position", "tokens")):
+                source = plan.layout.names[name].rows(i, i + 1).seen_from(placed.cells.sheet)
+                worksheet.write_formula(row, column, f"={source}", look.label, _label(plan, name, i))
+        elif placed.band.rows == "vocab_size":
+            worksheet.write_number(row, 0, i, look.label)
+            worksheet.write_string(row, 1, shown(plan.model.tokenizer.text(i)), look.label)
+        elif placed.cells.height > 1:
+            worksheet.write_number(row, 0, i + 1, look.label)
+
+
+def _label(plan: Plan, name: str, row: int) -> Any:
+    """What a label shows for a token's row: nothing where the row is not in use."""
+    known = plan.values.get(name, ())
+    return known[row] if row < len(known) else ""
+
+
+def _write_cells(worksheet: Any, look: Look, plan: Plan, placed: Placed) -> None:
+    """A blank cell where each row of each formula begins; or the cells that a person fills in."""
+    band, cells = placed.band, placed.cells
+    kinds = look.text if band.name in TEXTS else look.whole if band.name in WHOLE else look.number
+    style = (look.share if band.name in SHARES else kinds)[band.kind]
+    for formula in plan.formulas[band.name]:
+        for row in range(formula.cells.height):
+            worksheet.write_blank(formula.cells.row + row, formula.cells.column, None, style)
+    if band.kind == "input" and not band.formula:
+        _write_input(worksheet, plan, placed, style)
+    if band.scale:
+        low, high = HEAT
+        heat = {"type": "2_color_scale", "min_type": "num", "min_value": 0, "max_type": "num", "max_value": 1}
+        bottom, right = cells.row + cells.height - 1, cells.column + cells.width - 1
+        worksheet.conditional_format(cells.row, cells.column, bottom, right, heat | {"min_color": low, "max_color": high})
+
+
+def _write_input(worksheet: Any, plan: Plan, placed: Placed, style: Any) -> None:
+    cells = placed.cells
+    for row in range(cells.height):
+        value = _label(plan, placed.band.name, row)
+        worksheet.write(cells.row + row, cells.column, None if value == "" else int(value), style)
+    worksheet.data_validation(
+        cells.row,
+        cells.column,
+        cells.row + cells.height - 1,
+        cells.column,
+        {
+            "validate": "integer",
+            "criteria": "between",
+            "minimum": 0,
+            "maximum": plan.model.config.vocab_size - 1,
+            "error_title": "No such token",
+            "error_message": f"A token id is a whole number from 0 to {plan.model.config.vocab_size - 1}.",
+        },
+    )
+
+
+def _write_vocabulary(worksheet: Any, look: Look, plan: Plan, before: str, after: str) -> None:
+    """Every token: its id, its exact text, the text with spaces made visible, and its bytes."""
+    about = "What each id stands for. A token is a piece of text of one or more bytes; ␣ is a space. Bytes that are only part of a character show as �."
+    _write_top(worksheet, look, "Vocabulary: all the tokens there are", about, before, after)
+    worksheet.set_column(1, 2, 22)
+    worksheet.set_column(3, 3, 40)
+    for column, title in enumerate(("id", "token", "as shown", "bytes")):
+        worksheet.write_string(FROZEN_ROWS - 1, column, title, look.column_title)
+    exact = plan.layout.names["vocabulary"]
+    tokenizer = plan.model.tokenizer
+    for i, token in enumerate(tokenizer.tokens):
+        row, text = exact.row + i, tokenizer.text(i)
+        worksheet.write_number(row, 0, i, look.label)
+        worksheet.write_string(row, 1, text, look.text["weight"])
+        worksheet.write_string(row, 2, shown(text), look.text["weight"])
+        worksheet.write_string(row, 3, token.hex(" "), look.mono)
+
+
+def _write_weights(worksheet: Any, look: Look, weights: list[PlacedWeight]) -> None:
+    """The way home and a line above each tensor.
+
+    These cells are numbers that their format puts into words, so that a sheet of weights holds nothing but numbers.
+    """
+    worksheet.set_column(0, 16383, 12)
+    worksheet.freeze_panes(1, 0)
+    worksheet.write_url(0, 0, f"internal:{quoted(HOME)}!A1", tip="Go to Home")
+    sizes = [placed.cells.height * placed.cells.width for placed in weights]
+    _write_worded(worksheet, 0, sum(sizes), '"⌂ Home      "#,##0" weights"', look, color=ACCENT["activation"], underline=1)
+    for placed, count in zip(weights, sizes, strict=True):
+        cells, weight = placed.cells, placed.weight
+        words = f'"{weight.name}   {cells.height} × {cells.width} = "#,##0" weights: {weight.about}"'
+        _write_worded(worksheet, cells.row - 1, count, words, look, color=ACCENT["weight"], bold=True)
+        worksheet.conditional_format(
+            cells.row, cells.column, cells.row + cells.height - 1, cells.column + cells.width - 1, _tint(cells.height)
+        )
+
+
+def _write_worded(worksheet: Any, row: int, value: int, words: str, look: Look, color: str, **font: Any) -> None:
+    worksheet.set_row(row, 22)
+    style = look.format(num_format=words, align="left", font_color=color, **font)
+    worksheet.merge_range(row, 0, row, 11, value, style)
+
+
+def _tint(height: int) -> dict[str, Any]:
+    """Weights below zero in one colour, above it in the other; a row of norms around 1."""
+    low, middle, high = WEIGHTS
+    edges: dict[str, Any] = {"min_value": -0.5, "mid_value": 0, "max_value": 0.5}
+    kinds = {f"{edge}_type": "num" for edge in ("min", "mid", "max")}
+    colours = {"min_color": low, "mid_color": middle, "max_color": high}
+    return {"type": "3_color_scale"} | kinds | edges | colours

@@ -1,0 +1,192 @@
+"""The home sheet: what a newcomer sees first."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from xlgpt.layout import quoted
+from xlgpt.look import ACCENT, FILL, LINE, MUTED, Look
+from xlgpt.plan import Plan
+from xlgpt.values import TOP
+
+HOME = "Home"
+FIRST, LAST = 1, 14  # the columns that the page uses, B to O
+PROMPT_ROW, ANSWER_ROW, TOP_ROW = 6, 9, 14
+FACTS_ROW = TOP_ROW + TOP + 4
+
+
+def write_home(home: Any, book: Any, look: Look, plan: Plan) -> None:
+    """Write the page; what it shows are ordinary cells, which keep their saved values in every program."""
+    home.set_column(0, 0, 2.5)
+    home.set_column(1, 1, 6)
+    home.set_column(2, 2, 22)
+    home.set_column(3, 4, 13)
+    home.set_column(5, 5, 3)
+    home.set_column(6, 14, 11)
+    home.hide_gridlines(2)
+    _write_head(home, look, plan)
+    _write_prompt(home, book, look, plan)
+    _write_answer(home, look, plan)
+    _write_top(home, book, look, plan)
+    _write_facts(home, book, look, plan)
+    _write_map(home, look, plan)
+    home.set_landscape()
+    home.fit_to_pages(1, 1)
+
+
+def _write_head(home: Any, look: Look, plan: Plan) -> None:
+    home.set_row(1, 36)
+    home.write_string(1, FIRST, f"{plan.model.name}: a language model in a spreadsheet", look.format(bold=True, font_size=24))
+    n = f"{plan.model.parameters:,}"
+    lines = (
+        f"All {n} numbers that this model has learned stand in the cells of this workbook, and every step from a prompt "
+        "to the next word is a formula.",
+        "Nothing else is at work: no macro, no add-in, no network. Click on any number to see where it comes from.",
+    )
+    for i, line in enumerate(lines):
+        home.write_string(2 + i, FIRST, line, look.format(font_size=12, font_color=MUTED))
+
+
+def _write_prompt(home: Any, book: Any, look: Look, plan: Plan) -> None:
+    home.write_string(PROMPT_ROW - 1, FIRST, "PROMPT", look.heading["input"])
+    home.set_row(PROMPT_ROW, 42)
+    style = look.format(
+        font_size=18, bg_color=FILL["input"], border=1, border_color=ACCENT["input"], text_wrap=True, indent=1, num_format="@"
+    )
+    home.merge_range(PROMPT_ROW, FIRST, PROMPT_ROW, LAST, "", style)
+    home.write_string(PROMPT_ROW, FIRST, plan.prompt, style)
+    book.define_name("prompt", f"={HOME}!$B${PROMPT_ROW + 1}")
+    home.write_url(
+        PROMPT_ROW + 1,
+        FIRST,
+        "internal:Tokens!A1",
+        look.link,
+        "The model reads the prompt as token ids, on the sheet Tokens: type others there to change it.",
+    )
+
+
+def _write_answer(home: Any, look: Look, plan: Plan) -> None:
+    home.write_string(ANSWER_ROW - 1, FIRST, "NEXT TOKEN", look.heading["answer"])
+    home.set_row(ANSWER_ROW, 54)
+    style = look.format(
+        font_size=32, bold=True, bg_color=FILL["answer"], border=1, border_color=ACCENT["answer"], font_color=ACCENT["answer"], indent=1
+    )
+    home.merge_range(ANSWER_ROW, FIRST, ANSWER_ROW, 4, "", style)
+    home.write_formula(ANSWER_ROW, FIRST, "=next_token", style, _saved(plan, "next_token"))
+    home.write_formula(ANSWER_ROW + 1, FIRST, "=status", look.format(font_color=ACCENT["weight"], bold=True), _saved(plan, "status"))
+    note = look.note
+    if plan.manual:
+        how = (
+            "This workbook calculates when you ask it to, for a calculation takes a while: change something, then press F9.",
+            "In LibreOffice, F9 or Data ▸ Calculate ▸ Recalculate. After a change of the last token only its row is calculated.",
+        )
+    else:
+        how = ("This workbook calculates by itself: change something, and the answer follows.", "")
+    for i, line in enumerate(how):
+        home.write_string(ANSWER_ROW + i, 6, line, note)
+
+
+def _saved(plan: Plan, name: str, row: int = 0) -> Any:
+    """What a cell of a band shows; nothing where there is no token."""
+    return plan.values[name][row] if name in plan.values else ""
+
+
+@dataclass(frozen=True)
+class _Column:
+    column: int
+    title: str
+    band: str
+    style: Any
+
+
+def _write_top(home: Any, book: Any, look: Look, plan: Plan) -> None:
+    home.write_string(TOP_ROW - 2, FIRST, "THE TEN MOST LIKELY", look.heading["answer"])
+    columns = (
+        _Column(2, "token", "top.token", look.format(bg_color=FILL["answer"], num_format="@", font_size=12)),
+        _Column(3, "probability", "top.probability", look.format(bg_color=FILL["answer"], num_format="0.0%", font_size=12)),
+        _Column(4, "logit", "top.logit", look.format(bg_color=FILL["answer"], num_format="0.00", font_size=12)),
+    )
+    for item in columns:
+        home.write_string(TOP_ROW - 1, item.column, item.title, look.column_title)
+        source = plan.layout.names[item.band]
+        for i in range(TOP):
+            cell = source.rows(i, i + 1).seen_from(HOME)
+            home.write_formula(TOP_ROW + i, item.column, f"={cell}", item.style, _saved(plan, item.band, i))
+    for i in range(TOP):
+        home.write_number(TOP_ROW + i, FIRST, i + 1, look.label)
+    chart = book.add_chart({"type": "bar"})
+    rows = (TOP_ROW, TOP_ROW + TOP - 1)
+    chart.add_series(
+        {
+            "name": "probability",
+            "categories": [HOME, rows[0], 2, rows[1], 2],
+            "values": [HOME, rows[0], 3, rows[1], 3],
+            "fill": {"color": ACCENT["answer"]},
+            "gap": 40,
+            "data_labels": {"value": True, "num_format": "0%", "font": {"color": MUTED}},
+        }
+    )
+    chart.set_legend({"none": True})
+    chart.set_title({"name": "How likely each token is to come next", "name_font": {"size": 12, "bold": False, "color": MUTED}, "overlay": False})
+    chart.set_y_axis({"reverse": True, "line": {"none": True}, "num_font": {"size": 11}, "major_tick_mark": "none"})
+    chart.set_x_axis({"visible": False, "major_gridlines": {"visible": False}, "min": 0, "max": 1})
+    chart.set_chartarea({"border": {"none": True}})
+    chart.set_size({"width": 720, "height": 262})
+    home.insert_chart(TOP_ROW - 2, 6, chart, {"description": "Bar chart of the ten most likely next tokens"})
+
+
+def _write_facts(home: Any, book: Any, look: Look, plan: Plan) -> None:
+    """The model's facts; each number is named by its key of config.json, and check reads them from here."""
+    home.write_string(FACTS_ROW, FIRST, "THE MODEL", look.heading["weight"])
+    config, model = plan.model.config, plan.model
+    facts: list[tuple[str, str, Any]] = [
+        ("model", "model", model.name),
+        ("source", "source", model.source),
+        ("licence", "licence", model.licence),
+        ("parameters", "parameters", model.parameters),
+        ("blocks", "n_layer", config.n_layer),
+        ("heads in each block", "n_head", config.n_head),
+        ("width of a token's vector", "n_embd", config.n_embd),
+        ("neurons in each MLP", "n_inner", config.n_inner),
+        ("tokens in the vocabulary", "vocab_size", config.vocab_size),
+        ("positions it was trained for", "n_positions", config.n_positions),
+        ("rows for tokens in this workbook", "context", plan.layout.context),
+        ("layer norm's small number", "layer_norm_epsilon", config.layer_norm_epsilon),
+        ("activation function", "activation_function", config.activation_function),
+        ("scores are divided by √(head width)", "scale_attn_weights", config.scale_attn_weights),
+        ("scores are divided by the block's number", "scale_attn_by_inverse_layer_idx", config.scale_attn_by_inverse_layer_idx),
+        ("LM head is the token embedding", "tie_word_embeddings", config.tie_word_embeddings),
+    ]
+    left = {"align": "left", "bottom": 1, "bottom_color": LINE}
+    whole, text = look.format(num_format="#,##0", **left), look.format(num_format="@", **left)
+    small, label = look.format(num_format="0.0E+00", **left), look.format(font_color=MUTED, bottom=1, bottom_color=LINE)
+    for i, (title, name, value) in enumerate(facts, FACTS_ROW + 1):
+        home.merge_range(i, FIRST, i, 2, title, label)
+        style = text if isinstance(value, str) else small if isinstance(value, float) else whole
+        home.merge_range(i, 3, i, 4, "", style)
+        if isinstance(value, bool):
+            home.write_boolean(i, 3, value, style)
+        elif isinstance(value, str):
+            home.write_string(i, 3, value, style)
+        else:
+            home.write_number(i, 3, value, style)
+        book.define_name(name if name in vars(config) or name == "context" else f"about.{name}", f"={HOME}!$D${i + 1}")
+
+
+def _write_map(home: Any, look: Look, plan: Plan) -> None:
+    home.write_string(FACTS_ROW, 6, "THE WAY THROUGH THE WORKBOOK", look.heading["activation"])
+    row = FACTS_ROW + 1
+    stops = [(sheet.name, sheet.stage.title.partition(": ")[2] or sheet.stage.title) for sheet in plan.layout.sheets]
+    stops.append(("Vocabulary", "all the tokens there are, with their ids"))
+    for name, title in stops:
+        home.write_url(row, 6, f"internal:{quoted(name)}!A1", look.link, name, f"Go to {name}")
+        home.write_string(row, 8, title, look.note)
+        row += 1
+    home.write_string(row, 6, "Weights", look.note)
+    for i, name in enumerate(plan.layout.weight_sheets()):
+        home.write_url(row + i // 7, 8 + i % 7, f"internal:{quoted(name)}!A1", look.link, name, f"Go to {name}")
+    row += (len(plan.layout.weight_sheets()) - 1) // 7 + 2
+    legend = (("input", "you may change it"), ("activation", "calculated"), ("answer", "the answer"), ("weight", "learned: a weight"))
+    home.write_string(row, 6, "Colours", look.note)
+    for i, (kind, words) in enumerate(legend):
+        home.write_string(row + i, 8, "", look.format(bg_color=FILL[kind], border=1, border_color=LINE))
+        home.write_string(row + i, 9, words, look.note)

@@ -1,0 +1,194 @@
+"""Where everything stands: which cells each band and each weight takes, on which sheet."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+from xlgpt.config import GPT2Config
+from xlgpt.errors import SheetTooSmall, TemplateError
+from xlgpt.template import Band, Slice, Stage, Weight, size, stages, weights
+
+MAX_ROWS, MAX_COLUMNS = 1_048_576, 16_384  # ECMA-376 leaves it open; Excel and LibreOffice agree on these
+FIRST_ROW = 4  # above it stand the way home, the title, a sentence and the column numbers: they stay in sight
+LABEL_COLUMNS = 3  # position, token, and what is one number a token: they stay in sight
+
+
+@lru_cache(maxsize=None)
+def column_letters(column: int) -> str:
+    """0 is A, 26 is AA."""
+    column, last = divmod(column, 26)
+    return (column_letters(column - 1) if column else "") + chr(65 + last)
+
+
+def column_number(letters: str) -> int:
+    """A is 0, AA is 26."""
+    number = 0
+    for letter in letters:
+        number = 26 * number + ord(letter) - 64
+    return number - 1
+
+
+@dataclass(frozen=True)
+class Range:
+    """A block of cells. Rows and columns count from 0, as in Python."""
+
+    sheet: str
+    row: int
+    column: int
+    height: int = 1
+    width: int = 1
+
+    @property
+    def first(self) -> str:
+        """The top left cell, such as D8."""
+        return f"{column_letters(self.column)}{self.row + 1}"
+
+    @property
+    def a1(self) -> str:
+        """Such as D8:ACQ39, or D8 for one cell."""
+        if self.height == self.width == 1:
+            return self.first
+        return f"{self.first}:{column_letters(self.column + self.width - 1)}{self.row + self.height}"
+
+    @property
+    def absolute(self) -> str:
+        """Such as 'Block 0'!$D$8:$ACQ$39: what a defined name refers to."""
+        corners = [f"${column_letters(self.column)}${self.row + 1}"]
+        if (self.height, self.width) != (1, 1):
+            corners.append(f"${column_letters(self.column + self.width - 1)}${self.row + self.height}")
+        return f"{quoted(self.sheet)}!{':'.join(corners)}"
+
+    def seen_from(self, sheet: str) -> str:
+        """How a formula on a sheet writes it."""
+        return self.a1 if sheet == self.sheet else f"{quoted(self.sheet)}!{self.a1}"
+
+    def rows(self, start: int, stop: int) -> "Range":
+        """Some of its rows."""
+        return replace(self, row=self.row + start, height=stop - start)
+
+    def columns(self, start: int, stop: int) -> "Range":
+        """Some of its columns."""
+        return replace(self, column=self.column + start, width=stop - start)
+
+
+def quoted(sheet: str) -> str:
+    """A sheet's name as formulas and links write it."""
+    return sheet if sheet.isalpha() else f"'{sheet}'"
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A band and the cells it takes. `top` is the first row of its titles, above the cells."""
+
+    band: Band
+    cells: Range
+    top: int
+    dims: tuple[int, ...]  # the band's shape in numbers
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A sheet of the forward pass: its bands, those that share their rows together."""
+
+    stage: Stage
+    groups: tuple[tuple[Placed, ...], ...]
+
+    @property
+    def name(self) -> str:
+        """What stands on its tab."""
+        return self.stage.sheet
+
+    @property
+    def bands(self) -> list[Placed]:
+        """All bands, from the top."""
+        return [placed for group in self.groups for placed in group]
+
+
+@dataclass(frozen=True)
+class PlacedWeight:
+    """A tensor and the cells it takes; the row above them says what it is."""
+
+    weight: Weight
+    cells: Range
+
+
+@dataclass(frozen=True)
+class Layout:
+    """All sheets with numbers, and where each name stands."""
+
+    config: GPT2Config
+    context: int
+    sheets: tuple[Sheet, ...]
+    weights: tuple[PlacedWeight, ...]
+    bands: dict[str, Placed]
+    names: dict[str, Range]  # of bands, weights, slices and vocabulary columns
+
+    def weight_sheets(self) -> dict[str, list[PlacedWeight]]:
+        """The tensors of each weight sheet, from the top."""
+        found: dict[str, list[PlacedWeight]] = {}
+        for placed in self.weights:
+            found.setdefault(placed.cells.sheet, []).append(placed)
+        return found
+
+
+def lay_out(config: GPT2Config, context: int) -> Layout:
+    """Place every band and weight. Raises SheetTooSmall, TemplateError."""
+    sheets = tuple(_lay_out_sheet(stage, config, context) for stage in stages(config))
+    weights_ = tuple(_lay_out_weights(config))
+    bands = {placed.band.name: placed for sheet in sheets for placed in sheet.bands}
+    names = {name: placed.cells for name, placed in bands.items()}
+    names |= {placed.weight.name: placed.cells for placed in weights_}
+    for sheet in sheets:
+        names |= {part.name: _slice(part, names, config) for part in sheet.stage.slices}
+    vocabulary = Range("Vocabulary", FIRST_ROW, 0, config.vocab_size)
+    columns = {"vocabulary.ids": 0, "vocabulary": 1, "vocabulary.shown": 2}
+    names |= {name: replace(vocabulary, column=column) for name, column in columns.items()}
+    for name, cells in names.items():
+        if cells.row + cells.height > MAX_ROWS or cells.column + cells.width > MAX_COLUMNS:
+            raise SheetTooSmall(
+                f"{name} would end at row {cells.row + cells.height:,}, column {cells.column + cells.width:,} of the sheet "
+                f"{cells.sheet!r}; a sheet has {MAX_ROWS:,} rows and {MAX_COLUMNS:,} columns. "
+                "Choose a smaller context or a smaller model."
+            )
+    return Layout(config, context, sheets, weights_, bands, names)
+
+
+def _lay_out_sheet(stage: Stage, config: GPT2Config, context: int) -> Sheet:
+    groups = []
+    row = FIRST_ROW
+    for bands in _groups(stage.bands):
+        first = row + 2 * len(bands) + 1  # each band has a title and a sentence; below them, the columns' titles
+        group = []
+        for i, band in enumerate(bands):
+            dims = tuple(size(dimension, config, context) for dimension in band.shape)
+            cells = Range(stage.sheet, first, column_number(band.column), dims[0], math.prod(dims[1:]))
+            group.append(Placed(band, cells, row + 2 * i, dims))
+        groups.append(tuple(group))
+        row = first + max(placed.cells.height for placed in group) + 1
+    return Sheet(stage, tuple(groups))
+
+
+def _groups(bands: tuple[Band, ...]) -> Iterator[list[Band]]:
+    group: list[Band] = []
+    for band in bands:
+        if group and not band.beside:
+            yield group
+            group = []
+        group.append(band)
+    yield group
+
+
+def _lay_out_weights(config: GPT2Config) -> Iterator[PlacedWeight]:
+    row: dict[str, int] = {}
+    for weight in weights(config):
+        height, width = ([1, *(size(d, config) for d in weight.shape)])[-2:]
+        top = row.get(weight.sheet, 1) + 1  # below the way home, and the sentence about the tensor
+        yield PlacedWeight(weight, Range(weight.sheet, top, 0, height, width))
+        row[weight.sheet] = top + height
+
+
+def _slice(part: Slice, names: dict[str, Range], config: GPT2Config) -> Range:
+    if part.of not in names:
+        raise TemplateError(f"The slice {part.name} is taken from {part.of}, which is no weight.")
+    return names[part.of].columns(*(size(edge, config) for edge in part.columns))

@@ -1,0 +1,38 @@
+"""Colours, fonts and number formats: how the sheets look."""
+
+from typing import Any
+
+INK, MUTED, LINE = "#1F2933", "#6B7785", "#D5DBE1"
+FILL = {"input": "#FFF4CC", "activation": "#E8F1FB", "weight": "#FCEBDD", "answer": "#DDF3E4"}
+ACCENT = {"input": "#B7791F", "activation": "#2563A8", "weight": "#C05621", "answer": "#237A4B"}
+HEAT = ("#FFFFFF", "#1D5FA8")  # attention patterns, from 0 to 1
+WEIGHTS = ("#E8A77C", "#FDF6F0", "#9CC8AC")  # weights, from negative over 0 to positive
+
+
+class Look:
+    """The formats of one workbook. XlsxWriter numbers them; each is made once."""
+
+    def __init__(self, book: Any):
+        self._book = book
+        self.title = self.format(bold=True, font_size=16)
+        self.note = self.format(font_color=MUTED)
+        self.mono = self.format(font_name="Consolas", font_size=10, font_color=MUTED)
+        self.link = self.format(font_color=ACCENT["activation"], underline=1)
+        self.label = self.format(font_color=MUTED, font_size=10)
+        self.column_title = self.format(font_color=MUTED, font_size=9, bottom=1, bottom_color=LINE, align="right")
+        self.head_title = self.format(font_color=ACCENT["activation"], font_size=10, bold=True, left=1, left_color=LINE)
+        self.heading = {kind: self.format(bold=True, font_size=12, font_color=ACCENT[kind]) for kind in ACCENT}
+        self.number = {kind: self._cell(kind, num_format="0.000") for kind in FILL}
+        self.whole = {kind: self._cell(kind, num_format="0") for kind in FILL}
+        self.text = {kind: self._cell(kind, num_format="@") for kind in FILL}
+        self.share = {kind: self._cell(kind, num_format="0.0%") for kind in FILL}
+
+    def format(self, **properties: Any) -> Any:
+        """A cell format in the workbook's font."""
+        return self._book.add_format(
+            {"font_name": "Calibri", "font_size": 11, "font_color": INK, "valign": "vcenter", **properties}
+        )
+
+    def _cell(self, kind: str, **properties: Any) -> Any:
+        border = {"border": 1, "border_color": LINE} if kind in ("input", "answer") else {}
+        return self.format(bg_color=FILL[kind], font_size=10, **border, **properties)

@@ -1,0 +1,72 @@
+"""All that a workbook is made of, before a byte of it is written."""
+
+from dataclasses import dataclass
+
+from xlgpt.checkpoint import Model
+from xlgpt.compile import Formula, formulas
+from xlgpt.errors import ContextTooLong, PromptTooLong, UsageError
+from xlgpt.layout import Layout, lay_out
+from xlgpt.values import Values, expected
+
+DEFAULT_PROMPT = "If today is Tuesday, tomorrow is"
+DEFAULT_CONTEXT = 32
+CELL_TEXT = 32_767  # characters in one cell, counted in UTF-16 (Excel's specifications and limits)
+MANUAL_FROM = 3_000_000  # weights; above it a recalculation takes long enough to be asked for
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A model, a prompt, where everything stands, every formula, and what each band shows."""
+
+    model: Model
+    prompt: str
+    layout: Layout
+    formulas: dict[str, list[Formula]]  # of each band
+    values: dict[str, Values]  # of each band: a row for each token in use
+
+    @property
+    def manual(self) -> bool:
+        """Whether the workbook calculates only when asked to."""
+        return self.model.parameters > MANUAL_FROM
+
+
+def make_plan(model: Model, prompt: str | None, context: int | None) -> Plan:
+    """Lay the workbook out and run the reference on the prompt.
+
+    Raises PromptTooLong, ContextTooLong, UsageError, SheetTooSmall, BadCheckpoint, TemplateError.
+    """
+    positions = model.config.n_positions
+    context = min(DEFAULT_CONTEXT, positions) if context is None else context
+    if context < 1:
+        raise UsageError(f"A context of {context} holds no token; give at least 1.")
+    if context > positions:
+        raise ContextTooLong(f"The model knows {positions} positions; a context of {context} rows is too long.")
+    if prompt is None:
+        prompt = _shortened(DEFAULT_PROMPT, model, context)
+    ids = _encode(prompt, model)
+    if len(ids) > context:
+        raise PromptTooLong(
+            f"The prompt has {len(ids)} tokens and the workbook rows for {context}; "
+            f"shorten it, or give --context {len(ids)} or more (at most {positions})."
+        )
+    layout = lay_out(model.config, context)
+    compiled = {placed.band.name: list(formulas(layout, sheet, placed)) for sheet in layout.sheets for placed in sheet.bands}
+    return Plan(model, prompt, layout, compiled, expected(ids, model))
+
+
+def _encode(prompt: str, model: Model) -> list[int]:
+    for character in prompt:
+        if character in "\0\ufffe\uffff" or "\ud800" <= character <= "\udfff":
+            raise UsageError(f"The prompt holds the character U+{ord(character):04X}, which no cell can hold; leave it out.")
+    length = len(prompt.encode("utf-16-le")) // 2
+    if length > CELL_TEXT:
+        raise PromptTooLong(f"The prompt has {length:,} characters; a cell holds {CELL_TEXT:,}.")
+    return model.tokenizer.encode(prompt)
+
+
+def _shortened(prompt: str, model: Model, context: int) -> str:
+    """The first words of a prompt that fit the context."""
+    words = prompt.split(" ")
+    while len(words) > 1 and len(model.tokenizer.encode(" ".join(words))) > context:
+        words.pop()
+    return " ".join(words)

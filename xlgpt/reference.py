@@ -1,0 +1,108 @@
+"""GPT-2 in NumPy, float64: what every cell of a workbook is held against.
+
+Weights by the checkpoint's names (Radford et al. 2019), activations by TransformerLens' names without `hook_`.
+Shapes: T tokens, D n_embd, H heads, K width of a head, F n_inner, V vocabulary.
+"""
+
+import math
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xlgpt.config import GPT2Config
+
+Array = NDArray[np.float64]
+
+
+class Tensors(Protocol):
+    """Weights by name, read one at a time so that a large model never stands in memory whole."""
+
+    def tensor(self, name: str) -> NDArray[np.float32] | Array:
+        """The tensor of that checkpoint name."""
+
+
+def gelu_new(x: Array) -> Array:
+    """Hendrycks and Gimpel 2016, the tanh approximation that GPT-2 uses."""
+    return 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
+
+
+def gelu(x: Array) -> Array:
+    """Hendrycks and Gimpel 2016, exact: x times the normal distribution function."""
+    erf = np.vectorize(math.erf, otypes=[np.float64])
+    return 0.5 * x * (1 + erf(x / math.sqrt(2)))
+
+
+def relu(x: Array) -> Array:
+    """max(x, 0)."""
+    return np.maximum(x, 0)
+
+
+ACTIVATIONS = {"gelu_new": gelu_new, "gelu": gelu, "relu": relu}
+
+
+def softmax(x: Array) -> Array:
+    """Exponentials that add up to 1 along the last axis."""
+    e = np.exp(x - x.max(axis=-1, keepdims=True))
+    return e / e.sum(axis=-1, keepdims=True)
+
+
+def forward(ids: list[int], weights: Tensors, config: GPT2Config) -> dict[str, Array]:
+    """Run the model on at least one token. Returns every activation by name, logits [T, V] among them."""
+
+    def w(name: str) -> Array:
+        return weights.tensor(name).astype(np.float64)
+
+    def layer_norm(x: Array, ln: str, out: str) -> Array:  # [T, D] -> [T, D]
+        seen[f"{out}.scale"] = np.sqrt(x.var(axis=-1, keepdims=True) + config.layer_norm_epsilon)  # [T, 1]
+        centred = x - x.mean(axis=-1, keepdims=True)
+        seen[f"{out}.normalized"] = centred / seen[f"{out}.scale"] * w(f"{ln}.weight") + w(f"{ln}.bias")
+        return seen[f"{out}.normalized"]
+
+    def attention(x: Array, layer: int) -> Array:  # [T, D] -> [T, D]
+        h, name = f"h.{layer}.attn", f"blocks.{layer}.attn"
+        qkv = x @ w(f"{h}.c_attn.weight") + w(f"{h}.c_attn.bias")  # [T, 3 D]
+        q, k, v = (part.reshape(T, config.n_head, config.d_head) for part in np.split(qkv, 3, axis=-1))  # [T, H, K]
+        scores = np.einsum("qhk,phk->hqp", q, k) / config.attn_divisor(layer)  # [H, T, T]
+        scores[:, ~np.tri(T, dtype=bool)] = -np.inf  # no token looks at a later one
+        pattern = softmax(scores)  # [H, T, T]
+        z = np.einsum("hqp,phk->qhk", pattern, v)  # [T, H, K]
+        seen[f"{name}.q"], seen[f"{name}.k"], seen[f"{name}.v"] = q, k, v
+        seen[f"{name}.attn_scores"], seen[f"{name}.pattern"], seen[f"{name}.z"] = scores, pattern, z
+        return z.reshape(T, -1) @ w(f"{h}.c_proj.weight") + w(f"{h}.c_proj.bias")
+
+    def mlp(x: Array, layer: int) -> Array:  # [T, D] -> [T, D]
+        h, name = f"h.{layer}.mlp", f"blocks.{layer}.mlp"
+        seen[f"{name}.pre"] = x @ w(f"{h}.c_fc.weight") + w(f"{h}.c_fc.bias")  # [T, F]
+        seen[f"{name}.post"] = ACTIVATIONS[config.activation_function](seen[f"{name}.pre"])  # [T, F]
+        return seen[f"{name}.post"] @ w(f"{h}.c_proj.weight") + w(f"{h}.c_proj.bias")
+
+    seen: dict[str, Array] = {}
+    T = len(ids)
+    wte = weights.tensor("wte.weight")  # [V, D]
+    seen["embed"] = wte[ids].astype(np.float64)  # [T, D]
+    seen["pos_embed"] = w("wpe.weight")[:T]  # [T, D]
+    x = seen["embed"] + seen["pos_embed"]
+    for layer in range(config.n_layer):
+        b = f"blocks.{layer}"
+        seen[f"{b}.resid_pre"] = x
+        seen[f"{b}.attn_out"] = attention(layer_norm(x, f"h.{layer}.ln_1", f"{b}.ln1"), layer)
+        seen[f"{b}.resid_mid"] = x = x + seen[f"{b}.attn_out"]
+        seen[f"{b}.mlp_out"] = mlp(layer_norm(x, f"h.{layer}.ln_2", f"{b}.ln2"), layer)
+        seen[f"{b}.resid_post"] = x = x + seen[f"{b}.mlp_out"]
+    final = layer_norm(x, "ln_f", "ln_final")
+    head = wte if config.tie_word_embeddings else weights.tensor("lm_head.weight")  # [V, D]
+    seen["logits"] = np.concatenate([final @ rows.T.astype(np.float64) for rows in slices(head)], axis=-1)
+    return seen
+
+
+def slices(matrix: NDArray[np.float32] | Array, rows: int = 4096) -> list[NDArray[np.float32] | Array]:
+    """A tall matrix in pieces, so that only one of them is widened to float64 at a time."""
+    return [matrix[i : i + rows] for i in range(0, len(matrix), rows)]
+
+
+def generate(ids: list[int], n: int, weights: Tensors, config: GPT2Config) -> list[int]:
+    """The ids and n more, each the most likely next."""
+    for _ in range(n):
+        ids = [*ids, int(forward(ids, weights, config)["logits"][-1].argmax())]
+    return ids

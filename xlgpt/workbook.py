@@ -1,0 +1,119 @@
+"""Writes the workbook: the furniture, with the cells streamed into their places."""
+
+import io
+import posixpath
+import re
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from xml.etree import ElementTree
+
+from xlgpt.cells import formula_row, number_rows
+from xlgpt.compile import Formula
+from xlgpt.furniture import furnish
+from xlgpt.layout import PlacedWeight, Range, Sheet
+from xlgpt.package import Package, replacing
+from xlgpt.plan import Plan
+from xlgpt.values import Values, on_sheet
+
+Progress = Callable[[str, int, int], None]  # the phase, how much is done, of how much
+MAIN = "http://schemas.openxmlformats.org/spreadsheetml/2006/main"
+RELATION = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
+BLANK = re.compile(rb'<c r="([A-Z]+\d+)" s="(\d+)"/>')
+ROW = re.compile(rb'<row r="(\d+)"[^>]*>.*?</row>', re.DOTALL)
+EMPTY_TEXT = re.compile(rb'(<c r="[A-Z]+\d+"(?: s="\d+")?)(><f>[^<]*</f><v></v>)')
+DIMENSION = re.compile(rb'<dimension ref="[^"]*"/>')
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a build made: the file, its size in bytes, its cells and the formulas among them."""
+
+    path: Path
+    size: int
+    cells: int
+    formulas: int
+
+
+def write_workbook(path: Path, plan: Plan, progress: Progress) -> Written:
+    """Write the file beside its target and move it into place. Raises OutputError, WorkbookTooLarge, BadCheckpoint."""
+    sheets = {sheet.name: sheet for sheet in plan.layout.sheets}
+    weights = plan.layout.weight_sheets()
+    total = plan.model.parameters
+    cells = formulas = done = 0
+    with replacing(path) as file:
+        progress("Making the sheets", 0, 1)
+        skeleton = zipfile.ZipFile(io.BytesIO(furnish(plan)))
+        names = sheet_names(skeleton)
+        with Package(file) as package:
+            for part in skeleton.namelist():
+                xml, name = skeleton.read(part), names.get(part, "")
+                cells += xml.count(b"<c r=") - len(BLANK.findall(xml))
+                formulas += xml.count(b"<f>")
+                if name in weights:
+                    progress("Writing weights", done, total)
+                    package.add(part, _weight_sheet(xml, weights[name], plan))
+                    done += sum(placed.cells.height * placed.cells.width for placed in weights[name])
+                elif name in sheets:
+                    package.add(part, [_stage_sheet(xml, sheets[name], plan)])
+                else:
+                    package.add(part, [_unstarted(xml) if part == "xl/workbook.xml" else _typed(xml)])
+        size = file.tell()
+    progress("Writing weights", total, total)
+    filled = [formula for band in plan.formulas.values() for formula in band]
+    cells += total + sum(formula.cells.height * formula.cells.width for formula in filled)
+    return Written(path, size, cells, formulas + len(filled))
+
+
+def sheet_names(book: zipfile.ZipFile) -> dict[str, str]:
+    """The name on the tab of each worksheet part, in the order of the tabs."""
+    relations = ElementTree.fromstring(book.read("xl/_rels/workbook.xml.rels"))
+    targets = {e.get("Id"): posixpath.join("/xl", e.get("Target", "")).lstrip("/") for e in relations}
+    sheets = ElementTree.fromstring(book.read("xl/workbook.xml")).iter(f"{{{MAIN}}}sheet")
+    return {targets[e.get(f"{{{RELATION}}}id")]: e.get("name", "") for e in sheets}
+
+
+def _unstarted(xml: bytes) -> bytes:
+    """Without the wish for a full calculation on loading: the saved values are right."""
+    return xml.replace(b' fullCalcOnLoad="1"', b"")
+
+
+def _typed(xml: bytes) -> bytes:
+    """XlsxWriter leaves out the type of a formula's empty text."""
+    return EMPTY_TEXT.sub(rb'\1 t="str"\2', xml)
+
+
+def _stage_sheet(xml: bytes, sheet: Sheet, plan: Plan) -> bytes:
+    """A sheet of the forward pass with the formulas' cells in place of the blank ones."""
+    starts: dict[bytes, tuple[Formula, int, Values | None]] = {}
+    for placed in sheet.bands:
+        values = on_sheet(plan.values[placed.band.name], placed) if placed.band.name in plan.values else ()
+        for formula in plan.formulas[placed.band.name]:
+            left = formula.cells.column - placed.cells.column
+            for row in range(formula.cells.height):
+                i = formula.cells.row - placed.cells.row + row
+                line = values[i][left : left + formula.cells.width] if i < len(values) else None
+                starts[formula.cells.rows(row, row + 1).first.encode()] = formula, row, line
+
+    def fill(blank: re.Match[bytes]) -> bytes:
+        if blank[1] not in starts:  # an input that nobody has filled in
+            return blank[0]
+        formula, row, line = starts[blank[1]]
+        return formula_row(formula, row, line, int(blank[2]))
+
+    return BLANK.sub(fill, _typed(xml))
+
+
+def _weight_sheet(xml: bytes, weights: list[PlacedWeight], plan: Plan) -> Iterator[bytes]:
+    """A sheet of weights: the lines about each tensor, which the skeleton holds, and the tensors between them."""
+    lines = {int(row[1]) - 1: BLANK.sub(b"", row[0]) for row in ROW.finditer(xml)}
+    before, _, after = xml.partition(b"<sheetData>")
+    last = weights[-1].cells
+    used = Range("", 0, 0, last.row + last.height, max(placed.cells.width for placed in weights))
+    yield DIMENSION.sub(b'<dimension ref="%b"/>' % used.a1.encode(), before) + b"<sheetData>" + lines[0]
+    for placed in weights:
+        yield lines[placed.cells.row - 1]
+        matrix = plan.model.weights.tensor(placed.weight.name)
+        yield from number_rows(matrix.reshape(placed.cells.height, placed.cells.width))
+    yield b"</sheetData>" + after.partition(b"</sheetData>")[2]
