@@ -32,14 +32,14 @@ def furnish(plan: Plan) -> bytes:
     book.set_calc_mode("manual" if plan.manual else "auto")
     home = _add(book, HOME, ACCENT["answer"])
     write_home(home, book, look, plan)
-    order = [HOME, *(sheet.name for sheet in plan.layout.sheets), "Vocabulary"]
+    order = [HOME, *(sheet.name for sheet in plan.layout.sheets), "Vocabulary", "Merges"]
     for before, sheet, after in zip(order, plan.layout.sheets, order[2:], strict=False):
         worksheet = _add(book, sheet.name, _tab(sheet))
         _write_top(worksheet, look, sheet.stage.title, sheet.stage.about, before, after)
         _write_stage(worksheet, look, plan, sheet)
     weights = plan.layout.weight_sheets()
-    order = [*order[-2:], *weights, HOME]
-    _write_vocabulary(_add(book, "Vocabulary", ACCENT["weight"]), look, plan, order[0], order[2])
+    _write_vocabulary(_add(book, "Vocabulary", ACCENT["weight"]), look, plan, order[-3], "Merges")
+    _write_merges(_add(book, "Merges", ACCENT["weight"]), look, plan, "Vocabulary", next(iter(weights)))
     for name, placed in weights.items():
         _write_weights(_add(book, name, ACCENT["weight"]), look, placed)
     for name, cells in plan.layout.names.items():
@@ -188,6 +188,23 @@ def _write_vocabulary(worksheet: Any, look: Look, plan: Plan, before: str, after
         worksheet.write_string(row, 1, text, look.text["weight"])
         worksheet.write_string(row, 2, shown(text), look.text["weight"])
         worksheet.write_string(row, 3, token.hex(" "), look.mono)
+
+
+def _write_merges(worksheet: Any, look: Look, plan: Plan, before: str, after: str) -> None:
+    """Which two tokens become one, sorted by a number that stands for the pair, so that it is found quickly."""
+    about = "Which two neighbours become one token. The lower the rank, the earlier. A pair is found by its number: 65,536 × the left id + the right id."
+    _write_top(worksheet, look, "Merges: how pieces grow into tokens", about, before, after)
+    worksheet.set_column(3, 6, 18)
+    for column, title in enumerate(("pair", "token id", "rank", "left", "right", "becomes")):
+        worksheet.write_string(FROZEN_ROWS - 1, column, title, look.column_title)
+    text = plan.model.tokenizer.text
+    first = plan.layout.names["merges.key"].row
+    for i, (key, left, right, merged, rank) in enumerate(plan.model.tokenizer.pairs()):
+        row = first + i
+        for column, number in enumerate((key, merged, rank)):
+            worksheet.write_number(row, column, number, look.whole["weight"])
+        for column, part in enumerate((left, right, merged), 3):
+            worksheet.write_string(row, column, shown(text(part)), look.label)
 
 
 def _write_weights(worksheet: Any, look: Look, weights: list[PlacedWeight]) -> None:

@@ -122,7 +122,7 @@ class Layout:
     sheets: tuple[Sheet, ...]
     weights: tuple[PlacedWeight, ...]
     bands: dict[str, Placed]
-    names: dict[str, Range]  # of bands, weights, slices and vocabulary columns
+    names: dict[str, Range]  # of bands, weights, slices and the tokenizer's columns
 
     def weight_sheets(self) -> dict[str, list[PlacedWeight]]:
         """The tensors of each weight sheet, from the top."""
@@ -132,8 +132,8 @@ class Layout:
         return found
 
 
-def lay_out(config: GPT2Config, context: int) -> Layout:
-    """Place every band and weight. Raises SheetTooSmall, TemplateError."""
+def lay_out(config: GPT2Config, context: int, n_merges: int) -> Layout:
+    """Place every band, weight and table of the tokenizer. Raises SheetTooSmall, TemplateError."""
     sheets = tuple(_lay_out_sheet(stage, config, context) for stage in stages(config))
     weights_ = tuple(_lay_out_weights(config))
     bands = {placed.band.name: placed for sheet in sheets for placed in sheet.bands}
@@ -144,6 +144,9 @@ def lay_out(config: GPT2Config, context: int) -> Layout:
     vocabulary = Range("Vocabulary", FIRST_ROW, 0, config.vocab_size)
     columns = {"vocabulary.ids": 0, "vocabulary": 1, "vocabulary.shown": 2}
     names |= {name: replace(vocabulary, column=column) for name, column in columns.items()}
+    merges = Range("Merges", FIRST_ROW, 0, max(1, n_merges))
+    columns = {"merges.key": 0, "merges.id": 1, "merges.rank": 2}
+    names |= {name: replace(merges, column=column) for name, column in columns.items()}
     for name, cells in names.items():
         if cells.row + cells.height > MAX_ROWS or cells.column + cells.width > MAX_COLUMNS:
             raise SheetTooSmall(

@@ -49,7 +49,7 @@ def make_plan(model: Model, prompt: str | None, context: int | None) -> Plan:
             f"The prompt has {len(ids)} tokens and the workbook rows for {context}; "
             f"shorten it, or give --context {len(ids)} or more (at most {positions})."
         )
-    layout = lay_out(model.config, context)
+    layout = lay_out(model.config, context, len(model.tokenizer.merges))
     compiled = {placed.band.name: list(formulas(layout, sheet, placed)) for sheet in layout.sheets for placed in sheet.bands}
     return Plan(model, prompt, layout, compiled, expected(ids, model))
 

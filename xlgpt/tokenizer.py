@@ -50,6 +50,10 @@ class Tokenizer:
         ids = self._ids
         return [ids[rank] for rank in self._encoding.encode_ordinary(text)]
 
+    def pairs(self) -> list[tuple[int, int, int, int, int]]:
+        """Every merge as (65536 left + right, left, right, merged, rank), sorted, as the workbook looks them up."""
+        return sorted((65536 * left + right, left, right, merged, rank) for rank, (left, right, merged) in enumerate(self.merges))
+
     def decode(self, ids: list[int]) -> str:
         """The text of some ids; bytes that are no UTF-8 become U+FFFD."""
         return b"".join(self.tokens[i] for i in ids).decode("utf-8", errors="replace")

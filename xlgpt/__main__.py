@@ -1,0 +1,5 @@
+"""`python -m xlgpt`."""
+
+from xlgpt.cli import main
+
+main()
