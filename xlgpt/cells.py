@@ -14,7 +14,7 @@ from xlgpt.layout import Range
 
 CHUNK = 1 << 18  # numbers formatted at a time
 
-# What XML cannot hold stands as _xHHHH_ (ECMA-376 22.9.2.19, ST_Xstring), and so does an underscore that would begin such.
+# What XML cannot hold stands as _xHHHH_ (ECMA-376 22.9.2.19, ST_Xstring); so does an underscore that would begin one.
 UNWRITABLE = re.compile(r"[\x00-\x08\x0b-\x1f\ufffe\uffff]|_(?=x[0-9A-Fa-f]{4}_)")
 
 

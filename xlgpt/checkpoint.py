@@ -20,7 +20,14 @@ from xlgpt.tokenizer import Tokenizer, read_tokenizer
 TINY = Path(__file__).parent / "tiny"
 GPT2 = "openai-community/gpt2"
 GPT2_REVISION = "607a30d783dfa663caf39e06633721c8d4cfcd7e"
-HUB_FILES = ["config.json", "vocab.json", "merges.txt", "README.md", "model*.safetensors", "model.safetensors.index.json"]
+HUB_FILES = [
+    "config.json",
+    "vocab.json",
+    "merges.txt",
+    "README.md",
+    "model*.safetensors",
+    "model.safetensors.index.json",
+]
 MASKS = re.compile(r"h\.\d+\.attn\.(bias|masked_bias)")  # the causal mask, which older checkpoints carry along
 RANDOM_SIZES = {
     "gpt2": GPT2Config(n_layer=12, n_head=12, n_embd=768, n_positions=1024, vocab_size=50257, n_inner=3072),
@@ -76,7 +83,12 @@ def load(name: str, seed: int = 0) -> Model:
 
 def _load_hub(repo: str, revision: str | None) -> Model:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+    )
 
     offline = "Offline, `--model tiny`, `--model random:gpt2` and `--model FOLDER` work."
     try:
@@ -88,7 +100,7 @@ def _load_hub(repo: str, revision: str | None) -> Model:
     except LocalEntryNotFoundError as e:
         raise ModelNotFound(f"{repo} is not in the cache and the Hub cannot be reached. {offline}") from e
     except (HfHubHTTPError, OSError, ValueError, RuntimeError) as e:
-        raise ModelNotFound(f"{repo} could not be downloaded: {_first_line(e)}. {offline}") from e
+        raise ModelNotFound(f"{repo} could not be downloaded: {str(e).splitlines()[0]}. {offline}") from e
     source = f"https://huggingface.co/{repo}" + (f"/tree/{revision}" if revision else "")
     return _load_folder(folder, repo.split("/")[-1], source, _licence(folder))
 
@@ -141,7 +153,9 @@ def finite(value: NDArray[np.float32], name: str) -> NDArray[np.float32]:
     """The same array. Raises BadCheckpoint where a number is NaN or infinite, naming the first."""
     if not np.isfinite(value).all():
         where = tuple(int(i) for i in np.argwhere(~np.isfinite(value))[0])
-        raise BadCheckpoint(f"The weight {name} holds {value[where]} at {list(where)}; a cell cannot, and no answer could be right.")
+        raise BadCheckpoint(
+            f"The weight {name} holds {value[where]} at {list(where)}; a cell cannot, and no answer could be right."
+        )
     return value
 
 
@@ -174,7 +188,9 @@ def _shards(folder: Path) -> list[Path]:
         return [folder / "model.safetensors"]
     if not index.is_file():
         pickles = ", ".join(p.name for p in sorted(folder.glob("pytorch_model*.bin")))
-        hint = f" {pickles} is a pickle, which can run code when it is read; convert it to safetensors." if pickles else ""
+        hint = (
+            f" {pickles} is a pickle, which can run code when it is read; convert it to safetensors." if pickles else ""
+        )
         raise ModelNotFound(f"{folder} holds no model.safetensors.{hint}")
     try:
         names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
@@ -236,7 +252,14 @@ class RandomWeights:
 def _load_random(name: str, seed: int) -> Model:
     config = _random_config(name.removeprefix("random:"))
     tokenizer = read_tokenizer(TINY, config.vocab_size)
-    return Model(name, f"random numbers, seed {seed}", "none: random numbers", config, tokenizer, RandomWeights(config, seed))
+    return Model(
+        name,
+        f"random numbers, seed {seed}",
+        "none: random numbers",
+        config,
+        tokenizer,
+        RandomWeights(config, seed),
+    )
 
 
 def _random_config(text: str) -> GPT2Config:

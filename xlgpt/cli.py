@@ -18,7 +18,12 @@ from xlgpt.workbook import Progress as Report
 @contextmanager
 def progress_bars() -> Iterator[Report]:
     """A bar for the phase at hand, on standard error; it shows only on a terminal and vanishes at the end."""
-    columns = TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"), TimeElapsedColumn()
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f}%"),
+        TimeElapsedColumn(),
+    )
     with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
         tasks = {}
 
@@ -38,7 +43,12 @@ def cli() -> None:
 
 @cli.command("build")
 @click.argument("out", type=click.Path(path_type=Path))
-@click.option("--model", default="gpt2", show_default=True, help="gpt2, tiny, random:gpt2, random:n_layer=2,n_embd=64, a folder, or a Hub id.")
+@click.option(
+    "--model",
+    default="gpt2",
+    show_default=True,
+    help="gpt2, tiny, random:gpt2, random:n_layer=2,n_embd=64, a folder, or a Hub id.",
+)
 @click.option("--prompt", help="The text to go on from.")
 @click.option("--context", type=int, help="How many tokens there are rows for.  [default: 32]")
 @click.option("--seed", type=int, default=0, show_default=True, help="The seed of a random model.")

@@ -92,7 +92,8 @@ def _resolve(expression: str, layout: Layout, place: _Place) -> str:
     name = found and next((p + found["name"] for p in place.stage.scope if p + found["name"] in layout.names), None)
     if not found or not name:
         raise TemplateError(
-            f"The formula of {place.placed.band.name} names {{{expression}}}, which no band, weight or key of config.json is."
+            f"The formula of {place.placed.band.name} names {{{expression}}}, "
+            "which is no band, weight or key of config.json."
         )
     if name not in layout.bands:
         return name
@@ -132,7 +133,7 @@ def _index(index: str, target: Placed, place: _Place) -> Range:
             return cells.rows(place.row - 1, place.row)
         case ["head"]:
             return head_columns(target, place.row, place.head)
-        case [":token" | ":row"]:
+        case [":token"]:
             return cells.rows(0, place.row + 1)
         case [":token", "head"]:
             width = target.dims[2]

@@ -14,16 +14,17 @@ ACTIVATIONS = ("gelu_new", "gelu", "relu")
 HARMLESS = frozenset(
     """
     _commit_hash _name_or_path _num_labels architectures attn_pdrop bad_words_ids begin_suppress_tokens
-    bos_token_id chunk_size_feed_forward cross_attention_hidden_size decoder_start_token_id diversity_penalty
-    do_sample dtype early_stopping embd_pdrop eos_token_id exponential_decay_length_penalty finetuning_task
-    forced_bos_token_id forced_eos_token_id gradient_checkpointing id2label initializer_range label2id
-    length_penalty max_length min_length model_type n_ctx name_or_path no_repeat_ngram_size num_beam_groups
-    num_beams num_labels num_return_sequences output_attentions output_hidden_states output_past
-    output_scores pad_token_id prefix problem_type remove_invalid_values reorder_and_upcast_attn
-    repetition_penalty resid_pdrop return_dict return_dict_in_generate sep_token_id summary_activation
-    summary_first_dropout summary_proj_to_labels summary_type summary_use_proj suppress_tokens
-    task_specific_params temperature tie_encoder_decoder tokenizer_class top_k top_p torch_dtype torchscript
-    transformers_version typical_p use_bfloat16 use_cache
+    bos_token_id chunk_size_feed_forward cross_attention_hidden_size decoder_start_token_id
+    diversity_penalty do_sample dtype early_stopping embd_pdrop eos_token_id
+    exponential_decay_length_penalty finetuning_task forced_bos_token_id forced_eos_token_id
+    gradient_checkpointing id2label initializer_range label2id length_penalty max_length min_length
+    model_type n_ctx name_or_path no_repeat_ngram_size num_beam_groups num_beams num_labels
+    num_return_sequences output_attentions output_hidden_states output_past output_scores pad_token_id
+    prefix problem_type remove_invalid_values reorder_and_upcast_attn repetition_penalty resid_pdrop
+    return_dict return_dict_in_generate sep_token_id summary_activation summary_first_dropout
+    summary_proj_to_labels summary_type summary_use_proj suppress_tokens task_specific_params temperature
+    tie_encoder_decoder tokenizer_class top_k top_p torch_dtype torchscript transformers_version typical_p
+    use_bfloat16 use_cache
     """.split()
 )
 
@@ -113,8 +114,9 @@ def _validate(config: GPT2Config, where: str) -> None:
         raise BadCheckpoint(f"{where}: n_embd {config.n_embd} is not a multiple of n_head {config.n_head}.")
     if config.activation_function not in ACTIVATIONS:
         raise UnsupportedModel(
-            f"{where} sets activation_function = {config.activation_function!r}; "
-            f"xlgpt knows {', '.join(ACTIVATIONS)}."
+            f"{where} sets activation_function = {config.activation_function!r}; xlgpt knows {', '.join(ACTIVATIONS)}."
         )
     if not 0 < config.layer_norm_epsilon < 1:
-        raise BadCheckpoint(f"{where}: layer_norm_epsilon is {config.layer_norm_epsilon!r}; it must lie between 0 and 1.")
+        raise BadCheckpoint(
+            f"{where}: layer_norm_epsilon is {config.layer_norm_epsilon!r}; it must lie between 0 and 1."
+        )

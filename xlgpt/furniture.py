@@ -13,7 +13,6 @@ from xlgpt.home import HOME, write_home
 from xlgpt.layout import LABEL_COLUMNS, Placed, PlacedWeight, Sheet, quoted
 from xlgpt.look import ACCENT, HEAT, WEIGHTS, Look
 from xlgpt.plan import Plan
-from xlgpt.values import shown
 
 FROZEN_ROWS = 4
 TEXTS = ("tokens", "top.token", "next_token", "status")
@@ -28,7 +27,9 @@ def furnish(plan: Plan) -> bytes:
     book = xlsxwriter.Workbook(file, {"in_memory": True, "strings_to_formulas": False, "strings_to_urls": False})
     look = Look(book)
     book.set_size(2400, 1500)
-    book.set_properties({"title": f"{plan.model.name} in a spreadsheet", "author": "xlgpt", "comments": "Made by xlgpt"})
+    book.set_properties(
+        {"title": f"{plan.model.name} in a spreadsheet", "author": "xlgpt", "comments": "Made by xlgpt"}
+    )
     book.set_calc_mode("manual" if plan.manual else "auto")
     home = _add(book, HOME, ACCENT["answer"])
     write_home(home, book, look, plan)
@@ -118,14 +119,14 @@ def _write_labels(worksheet: Any, look: Look, plan: Plan, placed: Placed) -> Non
     for i in range(placed.cells.height):
         row = placed.cells.row + i
         if placed.band.rows == "token":
-            for column, name in enumerate(("position", "tokens")):
+            for column, (name, style) in enumerate((("position", look.place), ("tokens", look.label))):
                 source = plan.layout.names[name].rows(i, i + 1).seen_from(placed.cells.sheet)
-                worksheet.write_formula(row, column, f"={source}", look.label, _label(plan, name, i))
+                worksheet.write_formula(row, column, f"={source}", style, _label(plan, name, i))
         elif placed.band.rows == "vocab_size":
-            worksheet.write_number(row, 0, i, look.label)
-            worksheet.write_string(row, 1, shown(plan.model.tokenizer.text(i)), look.label)
+            worksheet.write_number(row, 0, i, look.place)
+            worksheet.write_string(row, 1, plan.model.tokenizer.shown(i), look.label)
         elif placed.cells.height > 1:
-            worksheet.write_number(row, 0, i + 1, look.label)
+            worksheet.write_number(row, 0, i + 1, look.place)
 
 
 def _label(plan: Plan, name: str, row: int) -> Any:
@@ -148,7 +149,9 @@ def _write_cells(worksheet: Any, look: Look, plan: Plan, placed: Placed) -> None
         low, high = HEAT
         heat = {"type": "2_color_scale", "min_type": "num", "min_value": 0, "max_type": "num", "max_value": 1}
         bottom, right = cells.row + cells.height - 1, cells.column + cells.width - 1
-        worksheet.conditional_format(cells.row, cells.column, bottom, right, heat | {"min_color": low, "max_color": high})
+        worksheet.conditional_format(
+            cells.row, cells.column, bottom, right, heat | {"min_color": low, "max_color": high}
+        )
 
 
 def _write_input(worksheet: Any, plan: Plan, placed: Placed, style: Any) -> None:
@@ -174,7 +177,10 @@ def _write_input(worksheet: Any, plan: Plan, placed: Placed, style: Any) -> None
 
 def _write_vocabulary(worksheet: Any, look: Look, plan: Plan, before: str, after: str) -> None:
     """Every token: its id, its exact text, the text with spaces made visible, and its bytes."""
-    about = "What each id stands for. A token is a piece of text of one or more bytes; ␣ is a space. Bytes that are only part of a character show as �."
+    about = (
+        "What each id stands for. A token is a piece of text of one or more bytes; "
+        "␣ is a space, \\xe2 a byte that is only part of a character."
+    )
     _write_top(worksheet, look, "Vocabulary: all the tokens there are", about, before, after)
     worksheet.set_column(1, 2, 22)
     worksheet.set_column(3, 3, 40)
@@ -183,28 +189,31 @@ def _write_vocabulary(worksheet: Any, look: Look, plan: Plan, before: str, after
     exact = plan.layout.names["vocabulary"]
     tokenizer = plan.model.tokenizer
     for i, token in enumerate(tokenizer.tokens):
-        row, text = exact.row + i, tokenizer.text(i)
+        row = exact.row + i
         worksheet.write_number(row, 0, i, look.label)
-        worksheet.write_string(row, 1, text, look.text["weight"])
-        worksheet.write_string(row, 2, shown(text), look.text["weight"])
+        worksheet.write_string(row, 1, tokenizer.text(i), look.text["weight"])
+        worksheet.write_string(row, 2, tokenizer.shown(i), look.text["weight"])
         worksheet.write_string(row, 3, token.hex(" "), look.mono)
 
 
 def _write_merges(worksheet: Any, look: Look, plan: Plan, before: str, after: str) -> None:
     """Which two tokens become one, sorted by a number that stands for the pair, so that it is found quickly."""
-    about = "Which two neighbours become one token. The lower the rank, the earlier. A pair is found by its number: 65,536 × the left id + the right id."
+    about = (
+        "Which two neighbours become one token. The lower the rank, the earlier. "
+        "A pair is found by its number: 65,536 × the left id + the right id."
+    )
     _write_top(worksheet, look, "Merges: how pieces grow into tokens", about, before, after)
     worksheet.set_column(3, 6, 18)
     for column, title in enumerate(("pair", "token id", "rank", "left", "right", "becomes")):
         worksheet.write_string(FROZEN_ROWS - 1, column, title, look.column_title)
-    text = plan.model.tokenizer.text
+    shown = plan.model.tokenizer.shown
     first = plan.layout.names["merges.key"].row
     for i, (key, left, right, merged, rank) in enumerate(plan.model.tokenizer.pairs()):
         row = first + i
         for column, number in enumerate((key, merged, rank)):
             worksheet.write_number(row, column, number, look.whole["weight"])
         for column, part in enumerate((left, right, merged), 3):
-            worksheet.write_string(row, column, shown(text(part)), look.label)
+            worksheet.write_string(row, column, shown(part), look.label)
 
 
 def _write_weights(worksheet: Any, look: Look, weights: list[PlacedWeight]) -> None:
@@ -216,13 +225,25 @@ def _write_weights(worksheet: Any, look: Look, weights: list[PlacedWeight]) -> N
     worksheet.freeze_panes(1, 0)
     worksheet.write_url(0, 0, f"internal:{quoted(HOME)}!A1", tip="Go to Home")
     sizes = [placed.cells.height * placed.cells.width for placed in weights]
-    _write_worded(worksheet, 0, sum(sizes), '"⌂ Home      "#,##0" weights"', look, color=ACCENT["activation"], underline=1)
+    _write_worded(
+        worksheet,
+        0,
+        sum(sizes),
+        '"⌂ Home      "#,##0" weights"',
+        look,
+        color=ACCENT["activation"],
+        underline=1,
+    )
     for placed, count in zip(weights, sizes, strict=True):
         cells, weight = placed.cells, placed.weight
         words = f'"{weight.name}   {cells.height} × {cells.width} = "#,##0" weights: {weight.about}"'
         _write_worded(worksheet, cells.row - 1, count, words, look, color=ACCENT["weight"], bold=True)
         worksheet.conditional_format(
-            cells.row, cells.column, cells.row + cells.height - 1, cells.column + cells.width - 1, _tint(cells.height)
+            cells.row,
+            cells.column,
+            cells.row + cells.height - 1,
+            cells.column + cells.width - 1,
+            _tint(cells.height),
         )
 
 

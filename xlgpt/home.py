@@ -10,7 +10,7 @@ from xlgpt.values import TOP
 
 HOME = "Home"
 FIRST, LAST = 1, 14  # the columns that the page uses, B to O
-PROMPT_ROW, ANSWER_ROW, TOP_ROW = 6, 9, 14
+PROMPT_ROW, ANSWER_ROW, TOP_ROW = 6, 10, 15
 FACTS_ROW = TOP_ROW + TOP + 4
 
 
@@ -18,7 +18,7 @@ def write_home(home: Any, book: Any, look: Look, plan: Plan) -> None:
     """Write the page; what it shows are ordinary cells, which keep their saved values in every program."""
     home.set_column(0, 0, 2.5)
     home.set_column(1, 1, 6)
-    home.set_column(2, 2, 22)
+    home.set_column(2, 2, 26)
     home.set_column(3, 4, 13)
     home.set_column(5, 5, 3)
     home.set_column(6, 14, 11)
@@ -35,11 +35,16 @@ def write_home(home: Any, book: Any, look: Look, plan: Plan) -> None:
 
 def _write_head(home: Any, look: Look, plan: Plan) -> None:
     home.set_row(1, 36)
-    home.write_string(1, FIRST, f"{plan.model.name}: a language model in a spreadsheet", look.format(bold=True, font_size=24))
+    home.write_string(
+        1,
+        FIRST,
+        f"{plan.model.name}: a language model in a spreadsheet",
+        look.format(bold=True, font_size=24),
+    )
     n = f"{plan.model.parameters:,}"
     lines = (
-        f"All {n} numbers that this model has learned stand in the cells of this workbook, and every step from a prompt "
-        "to the next word is a formula.",
+        f"All {n} numbers that this model has learned stand in the cells of this workbook, "
+        "and every step from a prompt to the next word is a formula.",
         "Nothing else is at work: no macro, no add-in, no network. Click on any number to see where it comes from.",
     )
     for i, line in enumerate(lines):
@@ -50,7 +55,13 @@ def _write_prompt(home: Any, book: Any, look: Look, plan: Plan) -> None:
     home.write_string(PROMPT_ROW - 1, FIRST, "PROMPT", look.heading["input"])
     home.set_row(PROMPT_ROW, 42)
     style = look.format(
-        font_size=18, bg_color=FILL["input"], border=1, border_color=ACCENT["input"], text_wrap=True, indent=1, num_format="@"
+        font_size=18,
+        bg_color=FILL["input"],
+        border=1,
+        border_color=ACCENT["input"],
+        text_wrap=True,
+        indent=1,
+        num_format="@",
     )
     home.merge_range(PROMPT_ROW, FIRST, PROMPT_ROW, LAST, "", style)
     home.write_string(PROMPT_ROW, FIRST, plan.prompt, style)
@@ -68,16 +79,28 @@ def _write_answer(home: Any, look: Look, plan: Plan) -> None:
     home.write_string(ANSWER_ROW - 1, FIRST, "NEXT TOKEN", look.heading["answer"])
     home.set_row(ANSWER_ROW, 54)
     style = look.format(
-        font_size=32, bold=True, bg_color=FILL["answer"], border=1, border_color=ACCENT["answer"], font_color=ACCENT["answer"], indent=1
+        font_size=32,
+        bold=True,
+        bg_color=FILL["answer"],
+        border=1,
+        border_color=ACCENT["answer"],
+        font_color=ACCENT["answer"],
+        indent=1,
     )
     home.merge_range(ANSWER_ROW, FIRST, ANSWER_ROW, 4, "", style)
     home.write_formula(ANSWER_ROW, FIRST, "=next_token", style, _saved(plan, "next_token"))
-    home.write_formula(ANSWER_ROW + 1, FIRST, "=status", look.format(font_color=ACCENT["weight"], bold=True), _saved(plan, "status"))
+    home.write_formula(
+        ANSWER_ROW + 1,
+        FIRST,
+        "=status",
+        look.format(font_color=ACCENT["weight"], bold=True),
+        _saved(plan, "status"),
+    )
     note = look.note
     if plan.manual:
         how = (
-            "This workbook calculates when you ask it to, for a calculation takes a while: change something, then press F9.",
-            "In LibreOffice, F9 or Data ▸ Calculate ▸ Recalculate. After a change of the last token only its row is calculated.",
+            "This workbook calculates when you ask it to: change something, then press F9 and give it a while.",
+            "In LibreOffice too, or Data ▸ Calculate ▸ Recalculate. After a change, only what follows from it is calculated.",
         )
     else:
         how = ("This workbook calculates by itself: change something, and the answer follows.", "")
@@ -102,7 +125,12 @@ def _write_top(home: Any, book: Any, look: Look, plan: Plan) -> None:
     home.write_string(TOP_ROW - 2, FIRST, "THE TEN MOST LIKELY", look.heading["answer"])
     columns = (
         _Column(2, "token", "top.token", look.format(bg_color=FILL["answer"], num_format="@", font_size=12)),
-        _Column(3, "probability", "top.probability", look.format(bg_color=FILL["answer"], num_format="0.0%", font_size=12)),
+        _Column(
+            3,
+            "probability",
+            "top.probability",
+            look.format(bg_color=FILL["answer"], num_format="0.0%", font_size=12),
+        ),
         _Column(4, "logit", "top.logit", look.format(bg_color=FILL["answer"], num_format="0.00", font_size=12)),
     )
     for item in columns:
@@ -126,7 +154,13 @@ def _write_top(home: Any, book: Any, look: Look, plan: Plan) -> None:
         }
     )
     chart.set_legend({"none": True})
-    chart.set_title({"name": "How likely each token is to come next", "name_font": {"size": 12, "bold": False, "color": MUTED}, "overlay": False})
+    chart.set_title(
+        {
+            "name": "How likely each token is to come next",
+            "name_font": {"size": 12, "bold": False, "color": MUTED},
+            "overlay": False,
+        }
+    )
     chart.set_y_axis({"reverse": True, "line": {"none": True}, "num_font": {"size": 11}, "major_tick_mark": "none"})
     chart.set_x_axis({"visible": False, "major_gridlines": {"visible": False}, "min": 0, "max": 1})
     chart.set_chartarea({"border": {"none": True}})
@@ -153,22 +187,25 @@ def _write_facts(home: Any, book: Any, look: Look, plan: Plan) -> None:
         ("layer norm's small number", "layer_norm_epsilon", config.layer_norm_epsilon),
         ("activation function", "activation_function", config.activation_function),
         ("scores are divided by √(head width)", "scale_attn_weights", config.scale_attn_weights),
-        ("scores are divided by the block's number", "scale_attn_by_inverse_layer_idx", config.scale_attn_by_inverse_layer_idx),
+        (
+            "scores are divided by the block's number",
+            "scale_attn_by_inverse_layer_idx",
+            config.scale_attn_by_inverse_layer_idx,
+        ),
         ("LM head is the token embedding", "tie_word_embeddings", config.tie_word_embeddings),
     ]
     left = {"align": "left", "bottom": 1, "bottom_color": LINE}
-    whole, text = look.format(num_format="#,##0", **left), look.format(num_format="@", **left)
-    small, label = look.format(num_format="0.0E+00", **left), look.format(font_color=MUTED, bottom=1, bottom_color=LINE)
+    whole, text = look.format(num_format="#,##0", **left), look.format(num_format="@", shrink=True, **left)
+    truth = look.format(**left)
+    small, label = (
+        look.format(num_format="0.0E+00", **left),
+        look.format(font_color=MUTED, bottom=1, bottom_color=LINE),
+    )
     for i, (title, name, value) in enumerate(facts, FACTS_ROW + 1):
         home.merge_range(i, FIRST, i, 2, title, label)
-        style = text if isinstance(value, str) else small if isinstance(value, float) else whole
+        style = {str: text, float: small, bool: truth, int: whole}[type(value)]
         home.merge_range(i, 3, i, 4, "", style)
-        if isinstance(value, bool):
-            home.write_boolean(i, 3, value, style)
-        elif isinstance(value, str):
-            home.write_string(i, 3, value, style)
-        else:
-            home.write_number(i, 3, value, style)
+        home.write(i, 3, value, style)
         book.define_name(name if name in vars(config) or name == "context" else f"about.{name}", f"={HOME}!$D${i + 1}")
 
 
@@ -185,7 +222,12 @@ def _write_map(home: Any, look: Look, plan: Plan) -> None:
     for i, name in enumerate(plan.layout.weight_sheets()):
         home.write_url(row + i // 7, 8 + i % 7, f"internal:{quoted(name)}!A1", look.link, name, f"Go to {name}")
     row += (len(plan.layout.weight_sheets()) - 1) // 7 + 2
-    legend = (("input", "you may change it"), ("activation", "calculated"), ("answer", "the answer"), ("weight", "learned: a weight"))
+    legend = (
+        ("input", "you may change it"),
+        ("activation", "calculated"),
+        ("answer", "the answer"),
+        ("weight", "learned: a weight"),
+    )
     home.write_string(row, 6, "Colours", look.note)
     for i, (kind, words) in enumerate(legend):
         home.write_string(row + i, 8, "", look.format(bg_color=FILL[kind], border=1, border_color=LINE))

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cache
 
 from xlgpt.config import GPT2Config
 from xlgpt.errors import SheetTooSmall, TemplateError
@@ -14,7 +14,7 @@ FIRST_ROW = 4  # above it stand the way home, the title, a sentence and the colu
 LABEL_COLUMNS = 3  # position, token, and what is one number a token: they stay in sight
 
 
-@lru_cache(maxsize=None)
+@cache
 def column_letters(column: int) -> str:
     """0 is A, 26 is AA."""
     column, last = divmod(column, 26)
@@ -150,8 +150,8 @@ def lay_out(config: GPT2Config, context: int, n_merges: int) -> Layout:
     for name, cells in names.items():
         if cells.row + cells.height > MAX_ROWS or cells.column + cells.width > MAX_COLUMNS:
             raise SheetTooSmall(
-                f"{name} would end at row {cells.row + cells.height:,}, column {cells.column + cells.width:,} of the sheet "
-                f"{cells.sheet!r}; a sheet has {MAX_ROWS:,} rows and {MAX_COLUMNS:,} columns. "
+                f"{name} would end at row {cells.row + cells.height:,}, column {cells.column + cells.width:,} "
+                f"of the sheet {cells.sheet!r}; a sheet has {MAX_ROWS:,} rows and {MAX_COLUMNS:,} columns. "
                 "Choose a smaller context or a smaller model."
             )
     return Layout(config, context, sheets, weights_, bands, names)
@@ -161,7 +161,8 @@ def _lay_out_sheet(stage: Stage, config: GPT2Config, context: int) -> Sheet:
     groups = []
     row = FIRST_ROW
     for bands in _groups(stage.bands):
-        first = row + 2 * len(bands) + 1  # each band has a title and a sentence; below them, the columns' titles
+        # Each band has a title and a sentence; below them stand the heads, if any, and the columns' titles.
+        first = row + 2 * len(bands) + max(1, *(len(band.shape) - 1 for band in bands))
         group = []
         for i, band in enumerate(bands):
             dims = tuple(size(dimension, config, context) for dimension in band.shape)

@@ -18,13 +18,14 @@ class Look:
         self.note = self.format(font_color=MUTED)
         self.mono = self.format(font_name="Consolas", font_size=10, font_color=MUTED)
         self.link = self.format(font_color=ACCENT["activation"], underline=1)
-        self.label = self.format(font_color=MUTED, font_size=10)
+        self.label = self.format(font_color=MUTED, font_size=10, align="left")
+        self.place = self.format(font_color=MUTED, font_size=10, align="center")
         self.column_title = self.format(font_color=MUTED, font_size=9, bottom=1, bottom_color=LINE, align="right")
         self.head_title = self.format(font_color=ACCENT["activation"], font_size=10, bold=True, left=1, left_color=LINE)
         self.heading = {kind: self.format(bold=True, font_size=12, font_color=ACCENT[kind]) for kind in ACCENT}
         self.number = {kind: self._cell(kind, num_format="0.000") for kind in FILL}
         self.whole = {kind: self._cell(kind, num_format="0") for kind in FILL}
-        self.text = {kind: self._cell(kind, num_format="@") for kind in FILL}
+        self.text = {kind: self._cell(kind, num_format="@", indent=1) for kind in FILL}
         self.share = {kind: self._cell(kind, num_format="0.0%") for kind in FILL}
 
     def format(self, **properties: Any) -> Any:

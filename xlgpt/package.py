@@ -67,7 +67,9 @@ class Package:
         self._file.write(deflate.flush())
         end = self._file.tell()
         if max(size, end) > LIMIT:
-            raise WorkbookTooLarge("The workbook would pass 4 GiB, beyond which Excel does not read it; build a smaller model.")
+            raise WorkbookTooLarge(
+                "The workbook would pass 4 GiB, beyond which Excel does not read it; build a smaller model."
+            )
         part = _Part(empty.name, offset, crc, end - offset - 30 - len(empty.name), size)
         self._file.seek(offset)
         self._file.write(LOCAL + part.fields())
@@ -77,7 +79,9 @@ class Package:
     def __enter__(self) -> "Package":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._worker.shutdown()
         if kind is None:
             self._finish()

@@ -50,14 +50,18 @@ def make_plan(model: Model, prompt: str | None, context: int | None) -> Plan:
             f"shorten it, or give --context {len(ids)} or more (at most {positions})."
         )
     layout = lay_out(model.config, context, len(model.tokenizer.merges))
-    compiled = {placed.band.name: list(formulas(layout, sheet, placed)) for sheet in layout.sheets for placed in sheet.bands}
+    compiled = {
+        placed.band.name: list(formulas(layout, sheet, placed)) for sheet in layout.sheets for placed in sheet.bands
+    }
     return Plan(model, prompt, layout, compiled, expected(ids, model))
 
 
 def _encode(prompt: str, model: Model) -> list[int]:
     for character in prompt:
         if character in "\0\ufffe\uffff" or "\ud800" <= character <= "\udfff":
-            raise UsageError(f"The prompt holds the character U+{ord(character):04X}, which no cell can hold; leave it out.")
+            raise UsageError(
+                f"The prompt holds the character U+{ord(character):04X}, which no cell can hold; leave it out."
+            )
     length = len(prompt.encode("utf-16-le")) // 2
     if length > CELL_TEXT:
         raise PromptTooLong(f"The prompt has {length:,} characters; a cell holds {CELL_TEXT:,}.")

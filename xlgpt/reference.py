@@ -5,7 +5,7 @@ Shapes: T tokens, D n_embd, H heads, K width of a head, F n_inner, V vocabulary.
 """
 
 import math
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,7 @@ Array = NDArray[np.float64]
 class Tensors(Protocol):
     """Weights by name, read one at a time so that a large model never stands in memory whole."""
 
-    def tensor(self, name: str) -> NDArray[np.float32] | Array:
+    def tensor(self, name: str) -> NDArray[Any]:
         """The tensor of that checkpoint name."""
 
 
@@ -96,7 +96,7 @@ def forward(ids: list[int], weights: Tensors, config: GPT2Config) -> dict[str, A
     return seen
 
 
-def slices(matrix: NDArray[np.float32] | Array, rows: int = 4096) -> list[NDArray[np.float32] | Array]:
+def slices(matrix: NDArray[Any], rows: int = 4096) -> list[NDArray[Any]]:
     """A tall matrix in pieces, so that only one of them is widened to float64 at a time."""
     return [matrix[i : i + rows] for i in range(0, len(matrix), rows)]
 

@@ -39,7 +39,7 @@ class Band:
     @property
     def is_array(self) -> bool:
         """Whether its formulas are array formulas: where one fills several cells, or where the template says so."""
-        return self.array or self.per != "cell" and (len(self.shape) > 1 or self.per == "band")
+        return self.array or (self.per != "cell" and (len(self.shape) > 1 or self.per == "band"))
 
 
 @dataclass(frozen=True)
@@ -98,10 +98,7 @@ def stages(config: GPT2Config) -> list[Stage]:
 def _stages(path: Path, config: GPT2Config) -> Iterator[Stage]:
     raw = _read(path)
     for layer in range(config.n_layer if raw.get("each") == "layer" else 1):
-
-        def fill(text: str, layer: int = layer) -> str:
-            return text.replace("{layer}", str(layer)).replace("{last}", str(config.n_layer - 1))
-
+        fill = _filler(layer, config)
         yield Stage(
             sheet=fill(raw["sheet"]),
             title=fill(raw["title"]),
@@ -114,13 +111,18 @@ def _stages(path: Path, config: GPT2Config) -> Iterator[Stage]:
         )
 
 
+def _filler(layer: int, config: GPT2Config) -> Callable[[str], str]:
+    """What puts the number of the block, and of the last one, into a template's words."""
+    return lambda text: text.replace("{layer}", str(layer)).replace("{last}", str(config.n_layer - 1))
+
+
 def weights(config: GPT2Config) -> list[Weight]:
     """Every tensor of a checkpoint of this configuration, block by block, in the order of their sheets."""
     path = folder() / "weights.toml"
     found: dict[str, list[Weight]] = {}
     for raw in _read(path)["weight"]:
         for layer in range(config.n_layer if "{layer}" in raw["name"] else 1):
-            weight = _record(Weight, raw, lambda text, layer=layer: text.replace("{layer}", str(layer)), path)
+            weight = _record(Weight, raw, _filler(layer, config), path)
             if not (weight.untied and config.tie_word_embeddings):
                 found.setdefault(weight.sheet, []).append(weight)
     return [weight for sheet in found.values() for weight in sheet]
@@ -151,4 +153,4 @@ def _record(kind: type[Record], raw: dict[str, Any], fill: Callable[[str], str],
     if unknown:
         raise TemplateError(f"{path}: {kind.__name__.lower()} {raw.get('name')} has the unknown key {unknown.pop()!r}.")
     filled = {k: tuple(v) if isinstance(v, list) else fill(v) if isinstance(v, str) else v for k, v in raw.items()}
-    return kind(**filled)
+    return kind(**filled)  # type: ignore[arg-type]  # a wrong type shows when the template is compiled

@@ -12,6 +12,9 @@ from xlgpt.errors import BadVocabulary
 # Radford et al. 2019; the same text stands in openai/gpt-2's encoder.py and in tiktoken.
 PATTERN = r"""'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"""
 
+# Spaces and control characters, made visible.
+VISIBLE = {ord(" "): "␣", 0x7F: "␡", 0xA0: "⍽"} | {code: chr(0x2400 + code) for code in range(32)}
+
 
 def byte_letters() -> dict[str, int]:
     """The letter that stands for each byte in vocab.json (openai/gpt-2, encoder.py, bytes_to_unicode)."""
@@ -52,14 +55,22 @@ class Tokenizer:
 
     def pairs(self) -> list[tuple[int, int, int, int, int]]:
         """Every merge as (65536 left + right, left, right, merged, rank), sorted, as the workbook looks them up."""
-        return sorted((65536 * left + right, left, right, merged, rank) for rank, (left, right, merged) in enumerate(self.merges))
+        return sorted(
+            (65536 * left + right, left, right, merged, rank) for rank, (left, right, merged) in enumerate(self.merges)
+        )
 
     def decode(self, ids: list[int]) -> str:
         """The text of some ids; bytes that are no UTF-8 become U+FFFD."""
         return b"".join(self.tokens[i] for i in ids).decode("utf-8", errors="replace")
 
+    def shown(self, i: int) -> str:
+        """One token with its spaces visible, and bytes that are only part of a character as \\xe2."""
+        if not self.tokens[i]:
+            return self.text(i)
+        return self.tokens[i].decode("utf-8", errors="backslashreplace").translate(VISIBLE)
+
     def text(self, i: int) -> str:
-        """One token as a person reads it; an id without a token shows its number."""
+        """The text of one token, as it goes into a sentence; an id without a token shows its number."""
         return self.tokens[i].decode("utf-8", errors="replace") if self.tokens[i] else f"<unused {i}>"
 
 
@@ -80,7 +91,7 @@ def read_tokenizer(folder: Path, vocab_size: int) -> Tokenizer:
         missing = [part for part in (*pair, name) if part not in vocab]
         if len(pair) != 2 or missing:
             raise BadVocabulary(
-                f"{folder / 'merges.txt'}, line {number}: {line!r} does not merge two tokens of vocab.json into a third."
+                f"{folder / 'merges.txt'}, line {number}: {line!r} does not merge two tokens of vocab.json to a third."
             )
         if name in merged_names:
             raise BadVocabulary(f"{folder / 'merges.txt'}, line {number}: {name!r} was merged before.")

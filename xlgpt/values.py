@@ -12,12 +12,6 @@ from xlgpt.tokenizer import Tokenizer
 
 Values = NDArray[Any]
 TOP = 10
-SHOWN = {ord(" "): "␣", 0x7F: "␡", 0xA0: "⍽"} | {code: chr(0x2400 + code) for code in range(32)}
-
-
-def shown(text: str) -> str:
-    """A token's text with its spaces and control characters made visible."""
-    return text.translate(SHOWN)
 
 
 def expected(ids: list[int], model: Model) -> dict[str, Values]:
@@ -38,7 +32,7 @@ def expected(ids: list[int], model: Model) -> dict[str, Values]:
     values |= {
         "position": np.arange(len(ids)),
         "token_ids": np.array(ids),
-        "tokens": np.array([shown(model.tokenizer.text(i)) for i in ids], dtype=object),
+        "tokens": np.array([model.tokenizer.shown(i) for i in ids], dtype=object),
         "ln_final.last": seen["ln_final.normalized"][-1:],
     }
     return values | readout(logits, model.tokenizer)
@@ -56,7 +50,7 @@ def readout(logits: NDArray[np.float64], tokenizer: Tokenizer) -> dict[str, Valu
         "top.logit": logits[best],
         "top.probability": probabilities[best],
         "top.id": best,
-        "top.token": np.array([shown(tokenizer.text(int(i))) for i in best], dtype=object),
+        "top.token": np.array([tokenizer.shown(int(i)) for i in best], dtype=object),
     }
 
 
