@@ -99,8 +99,8 @@ def _write_answer(home: Any, look: Look, plan: Plan) -> None:
     note = look.note
     if plan.manual:
         how = (
-            "This workbook calculates when you ask it to: change something, then press F9 and give it a while.",
-            "In LibreOffice too, or Data ▸ Calculate ▸ Recalculate. After a change, only what follows from it is calculated.",
+            "This workbook calculates when you ask it to: change something, then press F9.",
+            "In LibreOffice too. After a change, only what follows from it is calculated.",
         )
     else:
         how = ("This workbook calculates by itself: change something, and the answer follows.", "")
