@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 
 from xlgpt.config import GPT2Config, parse_config, read_config
 from xlgpt.errors import BadCheckpoint, ModelNotFound, UnsupportedModel, UsageError
+from xlgpt.layout import MAX_ROWS
 from xlgpt.template import weight_shapes
 from xlgpt.tokenizer import Tokenizer, read_tokenizer
 
@@ -99,8 +100,8 @@ def _load_hub(repo: str, revision: str | None) -> Model:
         raise ModelNotFound(f"There is no model {repo!r} on the Hub, and no folder of that name here. {offline}") from e
     except LocalEntryNotFoundError as e:
         raise ModelNotFound(f"{repo} is not in the cache and the Hub cannot be reached. {offline}") from e
-    except (HfHubHTTPError, OSError, ValueError, RuntimeError) as e:
-        raise ModelNotFound(f"{repo} could not be downloaded: {str(e).splitlines()[0]}. {offline}") from e
+    except Exception as e:  # whatever the Hub's client and the network beneath it may raise
+        raise ModelNotFound(f"{repo} could not be downloaded: {(str(e) or type(e).__name__).splitlines()[0]}. {offline}") from e
     source = f"https://huggingface.co/{repo}" + (f"/tree/{revision}" if revision else "")
     return _load_folder(folder, repo.split("/")[-1], source, _licence(folder))
 
@@ -197,7 +198,7 @@ def _shards(folder: Path) -> list[Path]:
     except (ValueError, KeyError, TypeError, AttributeError) as e:
         raise BadCheckpoint(f"{index} is damaged; download it again.") from e
     for name in names:
-        if Path(name).name != name or not (folder / name).is_file():
+        if not isinstance(name, str) or Path(name).name != name or not (folder / name).is_file():
             raise BadCheckpoint(f"{index} names the file {name!r}, which is not there; download it again.")
     return [folder / name for name in names]
 
@@ -273,7 +274,12 @@ def _random_config(text: str) -> GPT2Config:
         key, _, value = part.partition("=")
         if key not in ("n_layer", "n_head", "n_embd", "n_positions", "vocab_size", "n_inner") or not value.isdecimal():
             raise UsageError(usage)
+        if len(value) > len(str(MAX_ROWS)) or int(value) > MAX_ROWS:
+            raise UsageError(f"random:{text}: {key} is above {MAX_ROWS:,}, the number of rows that a sheet has.")
         changes[key] = int(value)
     n_embd = changes.get("n_embd", base.n_embd)
     defaults = {"n_inner": 4 * n_embd, "n_head": base.n_head if n_embd % base.n_head == 0 else 1}
-    return parse_config(asdict(base) | defaults | changes, f"random:{text}")
+    try:
+        return parse_config(asdict(base) | defaults | changes, f"random:{text}")
+    except BadCheckpoint as e:
+        raise UsageError(str(e)) from e

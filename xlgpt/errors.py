@@ -51,3 +51,27 @@ class OutputError(XlgptError):
 
 class TemplateError(XlgptError):
     """A template names something that is not there."""
+
+
+class NotAWorkbook(XlgptError):
+    """The file is not there, is no .xlsx, is locked by a password, or is damaged as a zip archive."""
+
+
+class ForeignWorkbook(XlgptError):
+    """A workbook, but none that xlgpt built."""
+
+
+class BrokenWorkbook(XlgptError):
+    """Built by xlgpt, and changed since so that a part of the model is gone: a sheet, a name, a cell."""
+
+
+class FormulaError(XlgptError):
+    """A formula that an engine cannot evaluate: a function or a name that it does not know, or a circle."""
+
+
+class EngineNotFound(XlgptError):
+    """The program that is to calculate is not installed."""
+
+
+class EngineFailed(XlgptError):
+    """The program that is to calculate did not start in time, ended on its own, or would not do what it was asked."""

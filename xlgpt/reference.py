@@ -51,7 +51,7 @@ def forward(ids: list[int], weights: Tensors, config: GPT2Config) -> dict[str, A
     """Run the model on at least one token. Returns every activation by name, logits [T, V] among them."""
 
     def w(name: str) -> Array:
-        return weights.tensor(name).astype(np.float64)
+        return weights.tensor(name).astype(np.float64, copy=False)
 
     def layer_norm(x: Array, ln: str, out: str) -> Array:  # [T, D] -> [T, D]
         seen[f"{out}.scale"] = np.sqrt(x.var(axis=-1, keepdims=True) + config.layer_norm_epsilon)  # [T, 1]
@@ -92,7 +92,7 @@ def forward(ids: list[int], weights: Tensors, config: GPT2Config) -> dict[str, A
         seen[f"{b}.resid_post"] = x = x + seen[f"{b}.mlp_out"]
     final = layer_norm(x, "ln_f", "ln_final")
     head = wte if config.tie_word_embeddings else weights.tensor("lm_head.weight")  # [V, D]
-    seen["logits"] = np.concatenate([final @ rows.T.astype(np.float64) for rows in slices(head)], axis=-1)
+    seen["logits"] = np.concatenate([final @ rows.T.astype(np.float64, copy=False) for rows in slices(head)], axis=-1)
     return seen
 
 

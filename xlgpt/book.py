@@ -1,0 +1,320 @@
+"""Reads a workbook back: the whole model from its cells, and every formula. No saved value of a formula is believed."""
+
+import re
+import zipfile
+from dataclasses import dataclass, fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any, cast
+from xml.etree import ElementTree
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xlgpt.checkpoint import Model, Weights
+from xlgpt.config import ACTIVATIONS, GPT2Config
+from xlgpt.errors import BrokenWorkbook, ForeignWorkbook, NotAWorkbook, PromptTooLong
+from xlgpt.layout import Layout, Range, lay_out
+from xlgpt.template import weight_shapes
+from xlgpt.tokenizer import Tokenizer
+from xlgpt.workbook import MAIN, sheet_names
+from xlgpt.worksheet import CELL, PHONETIC, TEXT, Cells, Scalar, a1_range, cell_value, numbers, read_cells, rows, xtext
+
+KEPT = 4 << 30  # bytes of weights held in memory; a larger model is read again, sheet by sheet
+NAMED = re.compile(r"(?:'((?:[^']|'')+)'|([^'!]+))!(.+)")
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A text and its token ids."""
+
+    text: str
+    ids: tuple[int, ...]
+
+
+class BookWeights:
+    """The tensors as float64, exactly as the cells hold them. Sheets are read as they are needed.
+
+    A number that is missing is NaN.
+    """
+
+    def __init__(self, book: "Book", shapes: dict[str, tuple[int, ...]]):
+        self._book, self._shapes = book, shapes
+        self._kept: dict[str, dict[str, Array]] = {}  # by sheet, the one last used at the end
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of every tensor that the configuration asks for."""
+        return dict(self._shapes)
+
+    def tensor(self, name: str) -> Array:
+        """One tensor, in the checkpoint's shape. Raises BrokenWorkbook."""
+        return self.cells(name).reshape(self._shapes[name])
+
+    def cells(self, name: str) -> Array:
+        """One tensor as it stands on its sheet: [rows, columns]."""
+        sheet = self._book.named(name).sheet
+        kept = self._kept.pop(sheet, None) or self._read(sheet)
+        self._kept[sheet] = kept
+        while len(self._kept) > 1 and sum(t.nbytes for tensors in self._kept.values() for t in tensors.values()) > KEPT:
+            self._kept.pop(next(iter(self._kept)))
+        return kept[name]
+
+    @cached_property
+    def sheets(self) -> dict[str, list[str]]:
+        """The names of the tensors on each weight sheet."""
+        found: dict[str, list[str]] = {}
+        for name in self._shapes:
+            found.setdefault(self._book.named(name).sheet, []).append(name)
+        return found
+
+    def missing(self, name: str) -> Range | None:
+        """The first cell of a tensor that holds no number."""
+        gaps = np.argwhere(np.isnan(self.cells(name)))
+        if not len(gaps):
+            return None
+        row, column = (int(i) for i in gaps[0])
+        return self._book.named(name).rows(row, row + 1).columns(column, column + 1)
+
+    def _read(self, sheet: str) -> dict[str, Array]:
+        places = {name: self._book.named(name) for name in self.sheets[sheet]}
+        tensors = {name: np.full((cells.height, cells.width), np.nan) for name, cells in places.items()}
+        of_row = {row: name for name, cells in places.items() for row in range(cells.row, cells.row + cells.height)}
+        for row, cells in rows(self._book.path, self._book.part(sheet)):
+            if row not in of_row:
+                continue
+            place, tensor = places[of_row[row]], tensors[of_row[row]]
+            line = numbers(cells)
+            if line is not None and len(line) == place.width and place.column == 0:
+                tensor[row - place.row] = line
+            else:
+                _fill(tensor[row - place.row], place, cells)
+        return tensors
+
+
+def _fill(line: Array, place: Range, cells: bytes) -> None:
+    """A tensor's row from cells of any kind; what is no number stays NaN."""
+    column = -1
+    for attributes, inside in CELL.findall(cells):
+        found = a1_range("", attributes.partition(b'r="')[2].partition(b'"')[0].decode())
+        column = found.column if found else column + 1
+        if inside and b"<f" not in inside and place.column <= column < place.column + place.width:
+            value = cell_value(attributes, inside, []) if b't="s"' not in attributes else None
+            if type(value) is float:
+                line[column - place.column] = value
+
+
+class Book:
+    """A workbook that xlgpt built. Everything is read when it is first asked for.
+
+    Raises NotAWorkbook, ForeignWorkbook, BrokenWorkbook.
+    """
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        self._cells: dict[str, Cells] = {}
+        self._parts, self._names = _contents(self.path)
+        if not {"n_layer", "n_embd", "token_ids", "next_token"} <= self._names.keys():
+            raise ForeignWorkbook(
+                f"{self.path} was not built by xlgpt: it lacks the names that xlgpt gives to its cells."
+            )
+
+    @property
+    def sheets(self) -> list[str]:
+        """The sheets, in the order of their tabs."""
+        return list(self._parts)
+
+    def part(self, sheet: str) -> str:
+        """The file inside the workbook that holds a sheet."""
+        return self._parts[sheet]
+
+    def has(self, name: str) -> bool:
+        """Whether there is such a defined name; capitals do not matter."""
+        return name.casefold() in self._names
+
+    def named(self, name: str) -> Range:
+        """The cells of a defined name; capitals do not matter. Raises BrokenWorkbook."""
+        target = self._names.get(name.casefold())
+        if target is None:
+            raise BrokenWorkbook(f"{self.path}: the name {name} is gone; build the workbook again.")
+        found = NAMED.fullmatch(target)
+        sheet = (found[1].replace("''", "'") if found[1] else found[2]) if found else ""
+        cells = a1_range(sheet, found[3]) if found else None
+        if cells is None:
+            raise BrokenWorkbook(
+                f"{self.path}: the name {name} refers to {target}, which is no range of cells: were they deleted?"
+            )
+        if sheet not in self._parts:
+            raise BrokenWorkbook(
+                f"{self.path}: the sheet {sheet!r}, which holds {name}, is not there: was it renamed or deleted? "
+                "Give it its name back, or build the workbook again."
+            )
+        return cells
+
+    def cells(self, sheet: str) -> Cells:
+        """What stands on a sheet that holds no weights."""
+        if sheet not in self._cells:
+            self._cells[sheet] = read_cells(self.path, sheet, self.part(sheet), self._strings)
+        return self._cells[sheet]
+
+    def constant(self, name: str) -> Scalar | None:
+        """What the one cell of a name holds, where that is no formula; None where it is empty."""
+        cells = self.named(name)
+        return self.cells(cells.sheet).constants.get((cells.row, cells.column))
+
+    def column(self, cells: Range) -> list[Scalar | None]:
+        """The constants in a column of cells, from the top."""
+        there = self.cells(cells.sheet).constants
+        return [there.get((cells.row + i, cells.column)) for i in range(cells.height)]
+
+    @cached_property
+    def config(self) -> GPT2Config:
+        """The configuration, from the cells on the home sheet."""
+        given: dict[str, Any] = {item.name: self.constant(item.name) for item in fields(GPT2Config)}
+        for item in fields(GPT2Config):
+            given[item.name] = self._checked(item.name, given[item.name], cast(type, item.type))
+        config = GPT2Config(**given)
+        if (
+            config.n_embd % config.n_head
+            or config.activation_function not in ACTIVATIONS
+            or config.layer_norm_epsilon <= 0
+        ):
+            raise BrokenWorkbook(
+                f"{self.path}: the model's facts on the home sheet were changed, and no GPT-2 is like that."
+            )
+        return config
+
+    @cached_property
+    def context(self) -> int:
+        """How many tokens there are rows for."""
+        return cast(int, self._checked("context", self.constant("context"), int))
+
+    def _checked(self, name: str, value: Any, kind: type) -> Any:
+        """A fact of the home sheet in its type."""
+        if kind is int and isinstance(value, float) and value >= 1 and value.is_integer():
+            return int(value)
+        if kind is bool and value in (0.0, 1.0):  # some programs save a boolean as a number
+            return bool(value)
+        if kind is not int and type(value) is kind:
+            return value
+        cells = self.named(name)
+        shown = "is empty or a formula" if value is None else f"holds {value!r}"
+        raise BrokenWorkbook(
+            f"{self.path}: the cell {cells.absolute}, which says {name}, {shown}; build the workbook again."
+        )
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer, from the sheets Vocabulary and Merges."""
+        vocabulary = self.named("vocabulary")
+        hexes = self.column(Range(vocabulary.sheet, vocabulary.row, vocabulary.column + 2, self.config.vocab_size))
+        tokens = []
+        for i, text in enumerate(hexes):
+            try:
+                tokens.append(bytes.fromhex(str(text or "")))
+            except ValueError as e:
+                cell = Range(vocabulary.sheet, vocabulary.row + i, vocabulary.column + 2)
+                raise BrokenWorkbook(f"{self.path}: {cell.absolute} holds {text!r}, which are no bytes.") from e
+        key, merged, rank = (self.column(self.named(f"merges.{part}")) for part in ("key", "id", "rank"))
+        pairs = [row for row in zip(rank, key, merged, strict=True) if None not in row]
+        merges = [
+            (int(k) // 65536, int(k) % 65536, int(i))
+            for _, k, i in sorted(cast(list[tuple[float, float, float]], pairs))
+        ]
+        produced = {i for _, _, i in merges}
+        return Tokenizer(
+            tuple(tokens),
+            tuple(merges),
+            frozenset(i for i, token in enumerate(tokens) if len(token) > 1 and i not in produced),
+        )
+
+    @cached_property
+    def weights(self) -> BookWeights:
+        """The weights, from the cells."""
+        shapes = weight_shapes(self.config)
+        for name, shape in shapes.items():
+            cells, wanted = self.named(name), ([1, *shape])[-2:]
+            if [cells.height, cells.width] != wanted:
+                raise BrokenWorkbook(
+                    f"{self.path}: {name} takes {cells.height} × {cells.width} cells on the sheet {cells.sheet!r}; "
+                    f"the model needs {wanted[0]} × {wanted[1]}."
+                )
+        return BookWeights(self, shapes)
+
+    @cached_property
+    def model(self) -> Model:
+        """The model that the workbook holds; the reference can run on it."""
+        name, source, licence = (str(self.constant(f"about.{key}") or "") for key in ("model", "source", "licence"))
+        return Model(name, source, licence, self.config, self.tokenizer, cast(Weights, self.weights))
+
+    @cached_property
+    def layout(self) -> Layout:
+        """Where xlgpt would put everything: what bands there are, and their shapes."""
+        return lay_out(self.config, self.context, len(self.tokenizer.merges))
+
+    @cached_property
+    def ids_are_formulas(self) -> bool:
+        """Whether the token ids are calculated from the prompt, rather than typed in."""
+        ids = self.named("token_ids")
+        return any(f.cells.column == ids.column and f.cells.row == ids.row for f in self.cells(ids.sheet).formulas)
+
+    @cached_property
+    def prompt(self) -> Prompt:
+        """The prompt in the file: the ids that stand there, or those of the text where they are calculated."""
+        text = str(self.constant("prompt") or "")
+        if self.ids_are_formulas:
+            return self.prompt_of(text)
+        ids = [int(i) for i in self.column(self.named("token_ids")) if isinstance(i, float)]
+        if any(not 0 <= i < self.config.vocab_size for i in ids):
+            raise BrokenWorkbook(
+                f"{self.path}: token_ids holds a number that is no token; ids go from 0 to {self.config.vocab_size - 1}."
+            )
+        return Prompt(text if self.tokenizer.encode(text) == ids else self.tokenizer.decode(ids), tuple(ids))
+
+    def prompt_of(self, text: str) -> Prompt:
+        """A text with its ids. Raises PromptTooLong."""
+        ids = self.tokenizer.encode(text)
+        if len(ids) > self.context:
+            raise PromptTooLong(
+                f"The prompt {text[:40]!r} has {len(ids)} tokens; {self.path} has rows for {self.context}."
+            )
+        return Prompt(text, tuple(ids))
+
+    @cached_property
+    def _strings(self) -> list[str]:
+        return _shared_strings(self.path)
+
+
+def _contents(path: Path) -> tuple[dict[str, str], dict[str, str]]:
+    """The part of each sheet, and what each defined name, in small letters, refers to."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            sheets = {name: part for part, name in sheet_names(archive).items()}
+            book = ElementTree.fromstring(archive.read("xl/workbook.xml"))
+    except FileNotFoundError as e:
+        raise NotAWorkbook(f"There is no file {path}.") from e
+    except OSError as e:
+        raise NotAWorkbook(f"{path} cannot be read: {e.strerror}.") from e
+    except zipfile.BadZipFile as e:
+        raise NotAWorkbook(f"{path} is no .xlsx workbook, or it is cut short or locked by a password.") from e
+    except (KeyError, ElementTree.ParseError) as e:
+        raise NotAWorkbook(f"{path} is an archive, but no .xlsx workbook.") from e
+    names = {
+        e.get("name", "").casefold(): e.text or ""
+        for e in book.iter(f"{{{MAIN}}}definedName")
+        if e.get("localSheetId") is None
+    }
+    return sheets, names
+
+
+def _shared_strings(path: Path) -> list[str]:
+    with zipfile.ZipFile(path) as archive:
+        if "xl/sharedStrings.xml" not in archive.namelist():
+            return []
+        xml = archive.read("xl/sharedStrings.xml")
+    prefix = re.search(rb"<(\w+:)sst\b", xml[:4096])
+    if prefix:
+        xml = xml.replace(b"<" + prefix[1], b"<").replace(b"</" + prefix[1], b"</")
+    items = re.findall(rb"<si\b[^>]*?(?:/>|>(.*?)</si>)", xml, re.DOTALL)
+    return ["".join(xtext(text) for text in TEXT.findall(PHONETIC.sub(b"", item))) for item in items]

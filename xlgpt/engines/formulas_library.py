@@ -1,0 +1,384 @@
+"""Calculates a workbook in Python: every formula by the parser and the functions of the `formulas` library.
+
+A formula waits for those that it refers to, and each is evaluated once. With `fed`, what stands on other sheets is not
+calculated but given, so that a fault is seen on the sheet where it arises.
+"""
+
+import re
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from formulas.functions import Array as LibraryArray
+from formulas.ranges import Ranges
+from formulas.tokens.operand import Error, XlError
+
+from xlgpt.book import Book, Prompt
+from xlgpt.compile import Formula
+from xlgpt.engines import gaps, inputs
+from xlgpt.engines.formula import EMPTY, Argument, Call, Constant, Node, Tree, take_apart
+from xlgpt.errors import FormulaError
+from xlgpt.layout import Range
+from xlgpt.worksheet import CellError, Values, a1_range
+
+SHEET = re.compile(r"(?:'((?:[^']|'')+)'|([^'!]+))!(.+)")
+NOT_AVAILABLE = Error.errors["#N/A"]
+NO_VALUE = Error.errors["#VALUE!"]
+NO_REFERENCE = Error.errors["#REF!"]
+REFERRING = ("ROW", "COLUMN", "ROWS", "COLUMNS")  # they ask where a range is, not what it holds
+
+Tick = Callable[[], None]
+
+
+@dataclass
+class _Sheet:
+    """A sheet's formulas, found by the cells that they fill, and what they showed when last evaluated."""
+
+    formulas: list[Formula]
+    constants: dict[tuple[int, int], Any]
+    by_row: dict[int, list[tuple[int, int]]] = field(default_factory=dict)  # (first column, formula), sorted
+    tall: list[int] = field(default_factory=list)
+    results: dict[int, Values] = field(default_factory=dict)
+    given: dict[int, Values] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for i, formula in enumerate(self.formulas):
+            if formula.cells.height == 1:
+                self.by_row.setdefault(formula.cells.row, []).append((formula.cells.column, i))
+            else:
+                self.tall.append(i)
+        for spans in self.by_row.values():
+            spans.sort()
+
+    def over(self, cells: Range) -> Iterator[int]:
+        """The formulas that fill some of these cells."""
+        for i in self.tall:
+            if overlap(self.formulas[i].cells, cells):
+                yield i
+        if cells.height <= len(self.by_row):
+            rows = [row for row in range(cells.row, cells.row + cells.height) if row in self.by_row]
+        else:
+            rows = [row for row in self.by_row if cells.row <= row < cells.row + cells.height]
+        for row in rows:
+            spans = self.by_row[row]
+            first = max(0, bisect_right(spans, (cells.column, len(self.formulas))) - 1)
+            for column, i in spans[first:]:
+                if column >= cells.column + cells.width:
+                    break
+                if column + self.formulas[i].cells.width > cells.column:
+                    yield i
+
+
+def overlap(a: Range, b: Range) -> Range | None:
+    """The cells that two blocks on a sheet have in common."""
+    row, column = max(a.row, b.row), max(a.column, b.column)
+    height = min(a.row + a.height, b.row + b.height) - row
+    width = min(a.column + a.width, b.column + b.width) - column
+    return Range(a.sheet, row, column, height, width) if height > 0 and width > 0 else None
+
+
+def part(values: Values, of: Range, wanted: Range) -> Values:
+    """The values of some of a block's cells."""
+    row, column = wanted.row - of.row, wanted.column - of.column
+    return values[row : row + wanted.height, column : column + wanted.width]
+
+
+class FormulasLibrary:
+    """An engine. `tick` is called after each formula."""
+
+    def __init__(self, book: Book, tick: Tick = lambda: None):
+        self._book, self._tick = book, tick
+        self._sheets: dict[str, _Sheet] = {}
+        self._trees: dict[str, Tree] = {}
+        self._places: dict[tuple[str, str], Range] = {}  # what a formula's text refers to, by the sheet it stands on
+        self._constant_ranges: dict[Range, Values] = {}
+        self._inputs: dict[Range, Values] = {}
+        self._fed = False
+        self._here = ""  # the sheet that is being read; with `fed`, the others are given
+        self._left_out: frozenset[tuple[str, int]] = frozenset()
+        self.evaluated: dict[str, int] = {}  # how many formulas of each sheet
+
+    def calculate(self, prompt: Prompt) -> None:
+        """Set the prompt and forget all results; formulas are evaluated when they are read."""
+        self._inputs = inputs(self._book, prompt)
+        self._constant_ranges.clear()
+        self.evaluated = {}
+        for sheet in self._sheets.values():
+            sheet.results.clear()
+            sheet.given.clear()
+
+    def feed(self, bands: Mapping[Range, Values], left_out: Callable[[Formula], bool] = lambda formula: False) -> None:
+        """Give what bands show: to sheets other than theirs, and, for formulas left out, to their own."""
+        self._fed = True
+        skipped = set()
+        for cells, values in bands.items():
+            sheet = self._sheet(cells.sheet)
+            for i in sheet.over(cells):
+                formula = sheet.formulas[i]
+                if overlap(formula.cells, cells) == formula.cells:
+                    sheet.given[i] = part(values, cells, formula.cells)
+                    if left_out(formula):
+                        skipped.add((cells.sheet, i))
+        self._left_out = frozenset(skipped)
+
+    def read(self, cells: Range) -> Values:
+        """What the cells show, after evaluating what they need. Raises FormulaError."""
+        self._here = cells.sheet
+        self._settle(cells)
+        return shown(self._value(cells))
+
+    def evaluate(self, formula: Formula) -> Values:
+        """What one formula's cells show. Raises FormulaError."""
+        return self.read(formula.cells)
+
+    def is_left_out(self, formula: Formula) -> bool:
+        """Whether a formula's result was given rather than calculated."""
+        sheet = self._sheet(formula.cells.sheet)
+        return any((formula.cells.sheet, i) in self._left_out for i in sheet.over(formula.cells))
+
+    def close(self) -> None:
+        """Nothing was started."""
+
+    def _sheet(self, name: str) -> _Sheet:
+        if name not in self._sheets:
+            cells = self._book.cells(name)
+            constants = {place: _in_library(value) for place, value in cells.constants.items()}
+            self._sheets[name] = _Sheet(cells.formulas, constants)
+        return self._sheets[name]
+
+    def _settle(self, cells: Range) -> None:
+        """Evaluate the formulas of some cells, those that they need first. Raises FormulaError for a circle."""
+        waiting = [(cells.sheet, i) for i in self._open(cells)]
+        under_way: dict[tuple[str, int], None] = {}
+        while waiting:
+            sheet, i = waiting[-1]
+            formula = self._sheet(sheet).formulas[i]
+            if self._result(sheet, i) is not None:
+                waiting.pop()
+            elif (sheet, i) in under_way:
+                self._sheet(sheet).results[i] = self._evaluated(formula)
+                self.evaluated[sheet] = self.evaluated.get(sheet, 0) + 1
+                self._tick()
+                del under_way[sheet, i]
+                waiting.pop()
+            else:
+                under_way[sheet, i] = None
+                needed = [(cells.sheet, j) for cells in self._references(formula) for j in self._open(cells)]
+                circle = next((place for place in needed if place in under_way), None)
+                if circle:
+                    raise FormulaError(f"{formula.cells.absolute} depends on itself, by way of {circle[0]}.")
+                waiting += needed
+
+    def _open(self, cells: Range) -> list[int]:
+        """The formulas over some cells that have no result yet."""
+        if cells.sheet in self._book.weights.sheets:
+            return []
+        return [i for i in self._sheet(cells.sheet).over(cells) if self._result(cells.sheet, i) is None]
+
+    def _result(self, name: str, i: int) -> Values | None:
+        sheet = self._sheets[name]
+        if self._fed and i in sheet.given and (name != self._here or (name, i) in self._left_out):
+            return sheet.given[i]
+        return sheet.results.get(i)
+
+    def _tree(self, formula: Formula) -> Tree:
+        if formula.text not in self._trees:
+            try:
+                self._trees[formula.text] = take_apart(formula.text)
+            except FormulaError as e:
+                raise FormulaError(f"{formula.cells.absolute} cannot be evaluated: {e}.") from e
+        return self._trees[formula.text]
+
+    def _references(self, formula: Formula) -> list[Range]:
+        arguments = self._tree(formula).arguments
+        return [self._place(argument, formula.cells) for argument in arguments if isinstance(argument, str)]
+
+    def _place(self, text: str, seen_from: Range) -> Range:
+        """The cells that a reference or a name in a formula means. Raises FormulaError."""
+        key = (seen_from.sheet, text)
+        if key not in self._places:
+            found = SHEET.fullmatch(text)
+            sheet = (found[1].replace("''", "'") if found[1] else found[2]) if found else seen_from.sheet
+            cells = a1_range(sheet, found[3] if found else text)
+            if cells and sheet not in self._book.sheets:
+                raise FormulaError(f"{seen_from.absolute} refers to the sheet {sheet!r}, which is not there.")
+            if not cells and not self._book.has(text):
+                raise FormulaError(f"{seen_from.absolute} refers to {text}, which no cell has as its name.")
+            self._places[key] = cells or self._book.named(text)
+        return self._places[key]
+
+    def _evaluated(self, formula: Formula) -> Values:
+        tree = self._tree(formula)
+        cells = formula.cells
+        value = self._node(tree.root, tree, cells)
+        values = np.asarray(value, dtype=None if isinstance(value, np.ndarray) else object)
+        values = np.atleast_2d(values)
+        if values.size > 1 and not formula.is_array:
+            values = np.array([[NO_VALUE]], dtype=object)
+        return _fitted(_settled(values), cells.height, cells.width)
+
+    def _node(self, node: Node, tree: Tree, cells: Range) -> Any:
+        """The value of a part of a formula, as the library's functions take and give it."""
+        if isinstance(node, Constant):
+            return node.value
+        if isinstance(node, Argument):
+            argument = tree.arguments[node.number]
+            return self._value(self._place(argument, cells)) if isinstance(argument, str) else argument
+        if node.name == "IF":
+            return self._if(node, tree, cells)
+        if node.name == ":":
+            block = self._block(node, tree, cells)
+            return self._value(block) if block else NO_REFERENCE
+        if node.name in REFERRING:
+            where = self._block(node.arguments[0], tree, cells) if node.arguments else cells
+            return node.function(*node.extra, Ranges().push(where.a1)) if where else NO_REFERENCE
+        values = [self._node(argument, tree, cells) for argument in node.arguments]
+        try:
+            return gaps.index(node, values) if node.name == "INDEX" else node.function(*node.extra, *values)
+        except Exception as e:
+            raise FormulaError(f"{cells.absolute} cannot be evaluated: the formulas library fails in {node.name}: {e}.") from e
+
+    def _if(self, node: Call, tree: Tree, cells: Range) -> Any:
+        """IF calculates only the branch that it takes, unless its condition is an array."""
+        condition = self._node(node.arguments[0], tree, cells)
+        one = np.ravel(condition)
+        if len(one) == 1 and isinstance(one[0], bool | np.bool_ | int | float):
+            if one[0]:
+                return self._node(node.arguments[1], tree, cells)
+            return self._node(node.arguments[2], tree, cells) if len(node.arguments) > 2 else False
+        branches = [self._node(argument, tree, cells) for argument in node.arguments[1:]]
+        return node.function(*node.extra, condition, *branches)
+
+    def _block(self, node: Node, tree: Tree, cells: Range) -> Range | None:
+        """The cells that a reference, an INDEX or a range between two of them stands for."""
+        if isinstance(node, Argument) and isinstance(tree.arguments[node.number], str):
+            return self._place(str(tree.arguments[node.number]), cells)
+        if isinstance(node, Call) and node.name == "INDEX":
+            of = self._block(node.arguments[0], tree, cells)
+            numbers = [self._node(argument, tree, cells) for argument in node.arguments[1:]]
+            row, column = ([*numbers, None])[:2]
+            found = gaps.first_and_last(row, column, of.height, of.width) if of else None
+            if of and found:
+                return of.rows(found[0], found[0] + found[2]).columns(found[1], found[1] + found[3])
+        if isinstance(node, Call) and node.name == ":":
+            first, last = (self._block(argument, tree, cells) for argument in node.arguments)
+            if first and last and first.sheet == last.sheet:
+                return _around(first, last)
+        return None
+
+    def _value(self, cells: Range) -> Values:
+        """What some cells show, as the library takes it; formulas among them have been evaluated."""
+        if cells.sheet in self._book.weights.sheets:
+            return self._weights(cells)
+        if cells in self._constant_ranges:
+            return self._constant_ranges[cells]
+        sheet = self._sheet(cells.sheet)
+        found = [(sheet.formulas[i].cells, self._result(cells.sheet, i)) for i in sheet.over(cells)]
+        if len(found) == 1 and overlap(found[0][0], cells) == cells and found[0][1] is not None:
+            return part(found[0][1], found[0][0], cells)
+        values = self._constants(sheet, cells)
+        for block, result in [*self._set_cells(cells), *found]:
+            common = overlap(block, cells)
+            if common and result is not None:
+                part(values, cells, common)[:] = part(result, block, common)
+        values = _settled(values)
+        if not found:
+            self._constant_ranges[cells] = values
+        return values
+
+    def _set_cells(self, cells: Range) -> Iterator[tuple[Range, Values]]:
+        """The cells that the prompt sets."""
+        for block, values in self._inputs.items():
+            if block.sheet == cells.sheet:
+                empty = _filled(EMPTY, *values.shape)
+                yield block, np.where(values == "", empty, values)
+
+    @staticmethod
+    def _constants(sheet: _Sheet, cells: Range) -> Values:
+        values = _filled(EMPTY, cells.height, cells.width)
+        for row in range(cells.height):
+            for column in range(cells.width):
+                place = (cells.row + row, cells.column + column)
+                if place in sheet.constants:
+                    values[row, column] = sheet.constants[place]
+        return values
+
+    def _weights(self, cells: Range) -> Values:
+        """Some cells of a sheet of weights. What stands between the tensors counts as empty."""
+        tensors = [
+            (self._book.named(name), self._book.weights.cells(name)) for name in self._book.weights.sheets[cells.sheet]
+        ]
+        for block, tensor in tensors:
+            if overlap(block, cells) == cells:
+                return part(tensor, block, cells)
+        values = _filled(EMPTY, cells.height, cells.width)
+        for block, tensor in tensors:
+            common = overlap(block, cells)
+            if common:
+                part(values, cells, common)[:] = part(tensor, block, common)
+        return values
+
+
+def _filled(token: Any, height: int, width: int) -> Values:
+    """A block that holds one of the library's tokens, which NumPy's own `full` would turn into plain text."""
+    values = np.empty((height, width), dtype=object)
+    values.fill(token)
+    return values
+
+
+def _around(first: Range, last: Range) -> Range:
+    row, column = min(first.row, last.row), min(first.column, last.column)
+    height = max(first.row + first.height, last.row + last.height) - row
+    width = max(first.column + first.width, last.column + last.width) - column
+    return Range(first.sheet, row, column, height, width)
+
+
+def _fitted(values: Values, height: int, width: int) -> Values:
+    """An array formula's result in its cells: a single row or column is repeated, what is missing is #N/A."""
+    if values.shape == (height, width):
+        return values
+    rows = height if values.shape[0] == 1 else min(height, values.shape[0])
+    columns = width if values.shape[1] == 1 else min(width, values.shape[1])
+    fitted = _filled(NOT_AVAILABLE, height, width)
+    fitted[:rows, :columns] = np.broadcast_to(
+        values[: 1 if values.shape[0] == 1 else rows, : 1 if values.shape[1] == 1 else columns], (rows, columns)
+    )
+    return _settled(fitted)
+
+
+def _settled(values: Values) -> Values:
+    """As float64 where all are numbers, as plain objects otherwise."""
+    values = values.view(np.ndarray) if isinstance(values, LibraryArray) else values
+    if values.dtype == object and all(type(value) in (float, int, np.float64, np.int64) for value in values.flat):
+        return values.astype(np.float64)
+    return values if values.dtype == object else values.astype(np.float64 if values.dtype.kind in "iuf" else object)
+
+
+def _in_library(value: Any) -> Any:
+    return Error.errors.get(str(value), NO_VALUE) if isinstance(value, CellError) else value
+
+
+def shown(values: Values) -> Values:
+    """The library's values as a spreadsheet shows them: an empty cell is empty text, an error value a CellError."""
+    if values.dtype != object:
+        if np.isfinite(values).all():
+            return values
+        values = values.astype(object)
+    out = np.empty(values.shape, dtype=object)
+    for place, value in np.ndenumerate(values):
+        out[place] = _shown(value)
+    return _settled(out)
+
+
+def _shown(value: Any) -> Any:
+    if value is EMPTY:
+        return ""
+    if isinstance(value, XlError):
+        return CellError(str(value))
+    if isinstance(value, str | bool | np.bool_):
+        return bool(value) if isinstance(value, np.bool_) else str(value)
+    if isinstance(value, int | float | np.number):
+        return float(value) if np.isfinite(value) else CellError("#NUM!")
+    return CellError("#VALUE!")

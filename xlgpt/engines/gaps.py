@@ -1,0 +1,58 @@
+"""What the `formulas` library (1.3.4) gets wrong and the models need, worked around here and nowhere else.
+
+Each has a test in tests/test_engines.py that fails when the library is mended, so that the workaround can go. Each note
+is written so that it can be sent upstream as it stands.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from xlgpt.engines.formula import Call
+
+NOTES = {
+    "INDEX": (
+        "INDEX(range, row, 0) should give the whole row, and INDEX(range, 0, column) the whole column. formulas 1.3.4 gives "
+        "the first cell of it, repeated: `_index` turns a row or column of 0 into the first, by max(0, number - 1)."
+    ),
+    "INDEX:INDEX": (
+        "INDEX(range, …) over a Ranges object makes a Ranges object for every cell of the range, whichever is asked for: for "
+        "1,000,000 cells that takes minutes and gigabytes. Only the reference asked for need be made."
+    ),
+    "IF": (
+        "IF(condition, a, b) calculates both a and b when the condition is a single value, though only one is needed: "
+        "=IF(A1=\"\", \"\", MMULT(…)) multiplies matrices for a row that is empty."
+    ),
+}
+
+
+def index(call: Call, values: list[Any]) -> Any:
+    """INDEX by the library, except for a whole row or a whole column."""
+    array = np.atleast_2d(values[0])
+    row, column = (_whole(value) for value in ([*values[1:], None, None])[:2])
+    if len(values) > 2 and (row == 0) != (column == 0):
+        within = (column if row == 0 else row) or 0
+        if 1 <= within <= array.shape[row == 0]:
+            return array[:, within - 1 : within] if row == 0 else array[within - 1 : within]
+    return call.function(*call.extra, *values)
+
+
+def _whole(value: Any) -> int | None:
+    """A single number as a whole number; None for anything else."""
+    one = np.ravel(value)
+    if len(one) != 1 or isinstance(one[0], str | bool):
+        return None
+    try:
+        return int(one[0])
+    except (TypeError, ValueError):
+        return None
+
+
+def first_and_last(rows: Any, columns: Any, height: int, width: int) -> tuple[int, int, int, int] | None:
+    """The block that INDEX(reference, rows, columns) stands for: first row, first column, height, width."""
+    if height == 1 and columns is None:
+        rows, columns = 1, rows
+    row, column = _whole(rows), 1 if columns is None else _whole(columns)
+    if row is None or column is None or not (0 <= row <= height and 0 <= column <= width):
+        return None
+    return max(0, row - 1), max(0, column - 1), 1 if row else height, 1 if column else width
