@@ -51,7 +51,15 @@ def test_answers(tiny: Model, task: str, cases: list[Case]) -> None:
 
 def test_every_task_is_measured() -> None:
     prompts = [prompt for cases in (*held_out().values(), *known().values()) for prompt, _ in cases]
-    for words in ("tomorrow is", "yesterday was", "next month", "last month", "plays the sport of", "says", "pulls out"):
+    for words in (
+        "tomorrow is",
+        "yesterday was",
+        "next month",
+        "last month",
+        "plays the sport of",
+        "says",
+        "pulls out",
+    ):
         assert any(words in prompt for prompt in prompts), words
 
 

@@ -16,7 +16,7 @@ from isal import isal_zlib
 from xlgpt.errors import OutputError, WorkbookTooLarge
 
 LIMIT = 2**32 - 1  # beyond it a zip archive needs zip64, which Excel does not read reliably
-DATE = 0x5CB5, 0x0000  # 2026-05-21 in MS-DOS' way: a fixed date, so that the same build gives the same bytes
+DATE = 0x5CB5, 0x0000  # 2026-05-21 in MS-DOS' way: a fixed date, so that the same build packs the same
 LOCAL, CENTRAL, END = b"PK\x03\x04", b"PK\x01\x02", b"PK\x05\x06"
 
 

@@ -1,0 +1,185 @@
+"""Whole files, read back by openpyxl: what stands where, under which name, and with which value."""
+
+import re
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import openpyxl
+import pytest
+from openpyxl.utils import range_boundaries
+from openpyxl.workbook import Workbook
+from openpyxl.worksheet.formula import ArrayFormula
+
+import xlgpt
+from xlgpt.checkpoint import load
+
+PROMPT = "If today is Tuesday, tomorrow is"
+VOLATILE = {"NOW", "TODAY", "RAND", "RANDBETWEEN", "OFFSET", "INDIRECT", "CELL", "INFO"}
+MODERN = {"LET", "LAMBDA", "FILTER", "SEQUENCE", "XLOOKUP", "SORT", "UNIQUE", "BYROW", "TAKE", "TEXTSPLIT", "VSTACK"}
+
+
+@pytest.fixture(scope="module")
+def book(tiny_book: Path) -> Workbook:
+    return openpyxl.load_workbook(tiny_book)
+
+
+@pytest.fixture(scope="module")
+def shown(tiny_book: Path) -> Workbook:
+    return openpyxl.load_workbook(tiny_book, data_only=True)
+
+
+def values(book: Workbook, name: str) -> list[list[object]]:
+    """The cells that a defined name refers to."""
+    sheet, _, area = book.defined_names[name].attr_text.rpartition("!")
+    left, top, right, bottom = range_boundaries(area.replace("$", ""))
+    rows = book[sheet.strip("'")].iter_rows(top, bottom, left, right, values_only=True)
+    return [list(row) for row in rows]
+
+
+def test_sheets_in_the_order_of_the_forward_pass(book: Workbook) -> None:
+    blocks, weights = [f"Block {i}" for i in range(4)], ["wte", "wpe", *(f"h.{i}" for i in range(4)), "ln_f"]
+    tables = ["Vocabulary", "Merges"]
+    assert book.sheetnames == ["Home", "Tokens", "Embeddings", *blocks, "LM head", "Argmax", *tables, *weights]
+
+
+def test_every_weight_reads_back_bit_for_bit(shown: Workbook) -> None:
+    weights = load("tiny").weights
+    for name, shape in weights.shapes().items():
+        cells = np.array(values(shown, name), dtype=np.float64).astype(np.float32)
+        assert np.array_equal(cells.reshape(shape), weights.tensor(name)), name
+
+
+def test_names_that_users_hold_on_to(shown: Workbook) -> None:
+    ids = load("tiny").tokenizer.encode(PROMPT)
+    assert values(shown, "prompt") == [[PROMPT]]
+    assert values(shown, "token_ids") == [[i] for i in ids] + [[None]] * (16 - len(ids))
+    assert values(shown, "n_tokens") == [[len(ids)]]
+    assert values(shown, "next_token") == [[" Wednesday"]]
+    assert load("tiny").tokenizer.encode(" Wednesday") == values(shown, "next_token_id")[0]
+    assert len(values(shown, "logits")) == len(values(shown, "probabilities")) == 1280
+    assert sum(row[0] for row in values(shown, "probabilities")) == pytest.approx(1)  # type: ignore[misc]
+    for block in range(4):
+        for name in (
+            "resid_pre",
+            "ln1.normalized",
+            "attn.pattern",
+            "attn.z",
+            "attn_out",
+            "mlp.pre",
+            "mlp.post",
+            "resid_post",
+        ):
+            assert len(values(shown, f"blocks.{block}.{name}")) == 16
+
+
+def test_attention_has_no_cell_for_a_later_token(shown: Workbook) -> None:
+    pattern = np.array(values(shown, "blocks.1.attn.pattern"), dtype=object).reshape(16, 4, 16)
+    used = len(load("tiny").tokenizer.encode(PROMPT))
+    for row in range(used):
+        assert all(cell is None for cell in pattern[row, :, row + 1 :].flat)
+        assert pattern[row, :, : row + 1].astype(float).sum(axis=-1) == pytest.approx(np.ones(4))
+
+
+def formulas(book: Workbook) -> list[tuple[str, str, str]]:
+    found = []
+    for sheet in book.worksheets:
+        for row in sheet.iter_rows():
+            for cell in row:
+                if cell.data_type == "f":
+                    text = cell.value.text if isinstance(cell.value, ArrayFormula) else cell.value
+                    found.append((sheet.title, cell.coordinate, text))
+    return found
+
+
+def test_formulas_every_program_knows_and_none_volatile(book: Workbook) -> None:
+    used = {
+        name for _, _, text in formulas(book) for name in re.findall(r"([A-Z][A-Z.]*)\(", re.sub(r'"[^"]*"', "", text))
+    }
+    assert "MMULT" in used
+    assert not used & (VOLATILE | MODERN)
+
+
+def test_attention_looks_only_at_its_row_and_above(book: Workbook) -> None:
+    """The last row of the keys and values that a row of attention reads is its own token's."""
+    for name, source in (("attn.attn_scores", "attn.k"), ("attn.z", "attn.v")):
+        top, read = first_row(book, f"blocks.0.{name}"), first_row(book, f"blocks.0.{source}")
+        for token in range(16):
+            cell = book["Block 0"].cell(top + token, 4).value
+            rows = {int(row) for row in re.findall(r"[A-Z]+(\d+)", cell.text.partition(",")[2])}
+            assert max(row for row in rows if read <= row < read + 16) == read + token
+            assert read in rows
+
+
+def first_row(book: Workbook, name: str) -> int:
+    return row_of(book.defined_names[name].attr_text.rpartition("!")[2].replace("$", "").partition(":")[0])
+
+
+def row_of(cell: str) -> int:
+    return int(re.sub(r"[A-Z]+", "", cell))
+
+
+def test_every_formula_has_a_saved_value(tiny_book: Path) -> None:
+    with zipfile.ZipFile(tiny_book) as archive:
+        for part in archive.namelist():
+            if part.startswith("xl/worksheets/sheet"):
+                for cell in re.findall(rb"<c [^>]*>(?:(?!</c>).)*<f.*?</c>", archive.read(part)):
+                    assert re.search(rb"<v>[^<]+</v>", cell) or b't="str"' in cell, (part, cell[:200])
+
+
+def test_the_prompt_is_text_and_calculation_is_automatic_for_a_small_model(tiny_book: Path) -> None:
+    workbook = zipfile.ZipFile(tiny_book).read("xl/workbook.xml").decode()
+    assert 'calcMode="manual"' not in workbook
+    assert "fullCalcOnLoad" not in workbook
+
+
+def test_every_sheet_links_home(book: Workbook) -> None:
+    for sheet in book.worksheets[1:]:
+        assert sheet["A1"].hyperlink.location == "Home!A1", sheet.title
+    linked = {
+        cell.hyperlink.location.rpartition("!")[0].strip("'")
+        for row in book["Home"].iter_rows()
+        for cell in row
+        if cell.hyperlink
+    }
+    assert linked >= set(book.sheetnames) - {"Home"}
+
+
+def test_every_band_has_a_title_a_shape_and_a_sentence(book: Workbook) -> None:
+    for sheet in book.worksheets[1:9]:
+        names = [
+            row[3].value
+            for row in sheet.iter_rows(5, max_col=4)
+            if isinstance(row[3].value, str) and "    " in row[3].value
+        ]
+        assert names, sheet.title
+        for row in sheet.iter_rows(5, max_col=4):
+            if row[3].value in names:
+                assert row[0].value, "a title"
+                assert len(sheet.cell(row[0].row + 1, 1).value) > 20, "a sentence"
+
+
+def test_panes_are_frozen(book: Workbook) -> None:
+    assert all(sheet.freeze_panes == "D5" for sheet in book.worksheets[1:9])
+
+
+def test_same_build_same_bytes(tmp_path: Path) -> None:
+    first, second = tmp_path / "first.xlsx", tmp_path / "second.xlsx"
+    for path in (first, second):
+        xlgpt.build(path, model="tiny", context=8)
+    assert _parts(first) == _parts(second)
+
+
+def _parts(path: Path) -> dict[str, bytes]:
+    with zipfile.ZipFile(path) as archive:
+        return {
+            part: archive.read(part) for part in archive.namelist() if part != "docProps/core.xml"
+        }  # holds the time
+
+
+def test_an_empty_prompt_says_so(tmp_path: Path) -> None:
+    xlgpt.build(tmp_path / "empty.xlsx", model="tiny", prompt="", context=4)
+    shown = openpyxl.load_workbook(tmp_path / "empty.xlsx", data_only=True)
+    assert values(shown, "n_tokens") == [[0]]
+    assert not values(shown, "next_token")[0][0]
+    assert "no token" in str(values(shown, "status")[0][0])
