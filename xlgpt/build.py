@@ -1,5 +1,6 @@
 """xlgpt build: a checkpoint in, a workbook out."""
 
+import os
 import resource
 import sys
 import time
@@ -58,6 +59,7 @@ def build(
 
 
 def peak_memory() -> int:
-    """The most memory this process has held, in bytes."""
+    """The most memory this process and its largest helper on each core have held, in bytes."""
     unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    here, helper = (resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return (here + helper * (os.cpu_count() or 1)) * unit

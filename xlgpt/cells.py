@@ -25,10 +25,11 @@ def xstring(text: str) -> str:
 
 def number_rows(matrix: NDArray[np.float32]) -> Iterator[bytes]:
     """A matrix as rows of plain cells, each the shortest decimal that reads back to the same float32."""
+    matrix = np.ascontiguousarray(matrix)
     step = max(1, CHUNK // matrix.shape[1])
     for start in range(0, len(matrix), step):
-        rows = orjson.dumps(np.ascontiguousarray(matrix[start : start + step]), option=orjson.OPT_SERIALIZE_NUMPY)
-        cells = rows[2:-2].replace(b"],[", b"</v></c></row><row><c><v>").replace(b",", b"</v></c><c><v>")
+        rows = (orjson.dumps(row, option=orjson.OPT_SERIALIZE_NUMPY)[1:-1] for row in matrix[start : start + step])
+        cells = b"</v></c></row><row><c><v>".join(row.replace(b",", b"</v></c><c><v>") for row in rows)
         yield b"<row><c><v>%b</v></c></row>" % cells
 
 

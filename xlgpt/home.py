@@ -214,6 +214,7 @@ def _write_map(home: Any, look: Look, plan: Plan) -> None:
     row = FACTS_ROW + 1
     stops = [(sheet.name, sheet.stage.title.partition(": ")[2] or sheet.stage.title) for sheet in plan.layout.sheets]
     stops.append(("Vocabulary", "all the tokens there are, with their ids"))
+    stops.append(("Merges", "how pieces of text grow into tokens"))
     for name, title in stops:
         home.write_url(row, 6, f"internal:{quoted(name)}!A1", look.link, name, f"Go to {name}")
         home.write_string(row, 8, title, look.note)

@@ -2,10 +2,11 @@
 
 import errno
 import os
+import shutil
 import struct
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -21,60 +22,81 @@ LOCAL, CENTRAL, END = b"PK\x03\x04", b"PK\x01\x02", b"PK\x05\x06"
 
 
 @dataclass(frozen=True)
+class Sums:
+    """What an archive must know of a compressed part: its CRC-32, and its size with and without compression."""
+
+    crc: int = 0
+    packed: int = 0
+    size: int = 0
+
+
+def deflate(chunks: Iterable[bytes], file: BinaryIO) -> Sums:
+    """Compress into a file. A thread compresses and writes a chunk while the caller makes the next."""
+    start, crc, size = file.tell(), 0, 0
+    stream = isal_zlib.compressobj(1, isal_zlib.DEFLATED, -15)
+    pending: Future[int] | None = None
+
+    def write(chunk: bytes) -> int:
+        return file.write(stream.compress(chunk))
+
+    with ThreadPoolExecutor(1) as worker:
+        for chunk in chunks:
+            if pending:
+                pending.result()
+            crc, size = isal_zlib.crc32(chunk, crc), size + len(chunk)
+            pending = worker.submit(write, chunk)
+        if pending:
+            pending.result()
+    file.write(stream.flush())
+    return Sums(crc, file.tell() - start, size)
+
+
+@dataclass(frozen=True)
 class _Part:
     name: bytes
     offset: int
-    crc: int
-    packed: int
-    size: int
+    sums: Sums
 
     def fields(self) -> bytes:
-        """What the local and the central header have in common: version, flags, method, date, sums and lengths."""
+        """What the local and the central header share: version, flags, method, date, sums and lengths."""
         date, time = DATE
         head = struct.pack("<HHHHH", 20, 0x0800, 8, time, date)
-        return head + struct.pack("<IIIHH", self.crc, self.packed, self.size, len(self.name), 0)
+        return head + struct.pack("<IIIHH", self.sums.crc, self.sums.packed, self.sums.size, len(self.name), 0)
 
 
 class Package:
-    """Writes parts one after the other. One thread compresses and writes while the caller makes the next chunk."""
+    """Writes parts one after the other, and at the end the directory that names them."""
 
     def __init__(self, file: BinaryIO):
         self._file = file
         self._parts: list[_Part] = []
-        self._worker = ThreadPoolExecutor(1)
 
     def add(self, name: str, chunks: Iterable[bytes]) -> None:
-        """Append a part. Raises WorkbookTooLarge."""
+        """Compress and append a part. Raises WorkbookTooLarge."""
         offset = self._file.tell()
-        empty = _Part(name.encode(), offset, 0, 0, 0)
-        self._file.write(LOCAL + empty.fields() + empty.name)
-        deflate = isal_zlib.compressobj(1, isal_zlib.DEFLATED, -15)
-        crc = size = 0
-        pending: Future[None] | None = None
-
-        def write(chunk: bytes) -> None:
-            nonlocal crc, size
-            crc = isal_zlib.crc32(chunk, crc)
-            size += len(chunk)
-            self._file.write(deflate.compress(chunk))
-
-        for chunk in chunks:
-            if pending:
-                pending.result()
-            pending = self._worker.submit(write, chunk)
-        if pending:
-            pending.result()
-        self._file.write(deflate.flush())
+        self._file.write(LOCAL + _Part(name.encode(), offset, Sums()).fields() + name.encode())
+        part = _Part(name.encode(), offset, deflate(chunks, self._file))
         end = self._file.tell()
-        if max(size, end) > LIMIT:
-            raise WorkbookTooLarge(
-                "The workbook would pass 4 GiB, beyond which Excel does not read it; build a smaller model."
-            )
-        part = _Part(empty.name, offset, crc, end - offset - 30 - len(empty.name), size)
+        self._check(part, end)
         self._file.seek(offset)
         self._file.write(LOCAL + part.fields())
         self._file.seek(end)
         self._parts.append(part)
+
+    def append(self, name: str, file: Path, sums: Sums) -> None:
+        """Append a part that stands compressed in a file. Raises WorkbookTooLarge."""
+        part = _Part(name.encode(), self._file.tell(), sums)
+        self._check(part, part.offset + sums.packed)
+        self._file.write(LOCAL + part.fields() + part.name)
+        with file.open("rb") as packed:
+            shutil.copyfileobj(packed, self._file, 1 << 20)
+        self._parts.append(part)
+
+    def _check(self, part: _Part, end: int) -> None:
+        if max(part.sums.size, end) > LIMIT:
+            raise WorkbookTooLarge(
+                "The workbook would pass 4 GiB, beyond which Excel does not read it; build a smaller model."
+            )
 
     def __enter__(self) -> "Package":
         return self
@@ -82,7 +104,6 @@ class Package:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._worker.shutdown()
         if kind is None:
             self._finish()
 
@@ -111,12 +132,13 @@ def replacing(path: Path, keep: bool = True) -> Iterator[BinaryIO]:
     except OSError as e:
         raise OutputError(_why(e, path)) from e
     finally:
-        beside.unlink(missing_ok=True)
+        with suppress(OSError):  # it is in its place, or was never made
+            beside.unlink()
 
 
 def check_target(path: Path) -> None:
     """Fail before any work is done where the workbook could not be written. Raises OutputError."""
-    if path.is_dir():
+    if os.path.isdir(path):  # False, where Path.is_dir() raises: a name that is too long
         raise OutputError(f"{path} is a folder; give the name of the file to write.")
     if path.suffix.lower() != ".xlsx":
         raise OutputError(f"{path} does not end in .xlsx, so no spreadsheet program would open it.")
@@ -128,7 +150,7 @@ def _why(error: OSError, path: Path) -> str:
     folder = path.parent
     if error.errno == errno.ENOSPC:
         return f"The disk of {folder} is full; {path.name} was not written."
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         return f"There is no folder {folder}; make it first."
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return f"{path} cannot be written: you have no right to write there."

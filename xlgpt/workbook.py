@@ -5,17 +5,21 @@ import posixpath
 import re
 import zipfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
+from subprocess import Popen
+from tempfile import TemporaryDirectory
 from xml.etree import ElementTree
 
-from xlgpt.cells import formula_row, number_rows
+from xlgpt.cells import formula_row
 from xlgpt.compile import Formula
 from xlgpt.furniture import furnish
 from xlgpt.layout import PlacedWeight, Range, Sheet
 from xlgpt.package import Package, replacing
 from xlgpt.plan import Plan
 from xlgpt.values import Values, on_sheet
+from xlgpt.weightsheet import WORTH_IT, Job, Tensor, results, workers
 
 Progress = Callable[[str, int, int], None]  # the phase, how much is done, of how much
 MAIN = "http://schemas.openxmlformats.org/spreadsheetml/2006/main"
@@ -38,32 +42,60 @@ class Written:
 
 def write_workbook(path: Path, plan: Plan, progress: Progress) -> Written:
     """Write the file beside its target and move it into place. Raises OutputError, WorkbookTooLarge, BadCheckpoint."""
+    progress("Making the sheets", 0, 1)
+    skeleton = zipfile.ZipFile(io.BytesIO(furnish(plan)))
+    names = sheet_names(skeleton)
+    weights = plan.layout.weight_sheets()
+    jobs = [_job(part, skeleton.read(part), weights[name], plan) for part, name in names.items() if name in weights]
+    with replacing(path) as file, Package(file) as package, _packing(jobs, path) as packed:
+        written = _write_parts(package, skeleton, names, plan)
+        done, total = 0, plan.model.parameters
+        for job in packed(package):
+            done += job.size
+            progress("Writing weights", done, total)
+    return replace(written, path=path, size=path.stat().st_size)
+
+
+@contextmanager
+def _packing(jobs: list[Job], path: Path) -> Iterator[Callable[[Package], Iterator[Job]]]:
+    """Pack the weights here, or in other processes while this one writes the rest where that is worth it."""
+    if sum(job.size for job in jobs) < WORTH_IT:
+        yield lambda package: _pack_here(jobs, package)
+        return
+    with TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder, workers(jobs, Path(folder)) as started:
+        yield lambda package: _collect(started, package)
+
+
+def _pack_here(jobs: list[Job], package: Package) -> Iterator[Job]:
+    for job in jobs:
+        package.add(job.part, job.xml())
+        yield job
+
+
+def _collect(started: list[Popen[bytes]], package: Package) -> Iterator[Job]:
+    for worker in started:
+        for packed in results(worker):
+            package.append(packed.job.part, packed.file, packed.sums)
+            packed.file.unlink()
+            yield packed.job
+
+
+def _write_parts(package: Package, skeleton: zipfile.ZipFile, names: dict[str, str], plan: Plan) -> Written:
+    """All parts but the sheets of weights."""
     sheets = {sheet.name: sheet for sheet in plan.layout.sheets}
     weights = plan.layout.weight_sheets()
-    total = plan.model.parameters
-    cells = formulas = done = 0
-    with replacing(path) as file:
-        progress("Making the sheets", 0, 1)
-        skeleton = zipfile.ZipFile(io.BytesIO(furnish(plan)))
-        names = sheet_names(skeleton)
-        with Package(file) as package:
-            for part in skeleton.namelist():
-                xml, name = skeleton.read(part), names.get(part, "")
-                cells += xml.count(b"<c r=") - len(BLANK.findall(xml))
-                formulas += xml.count(b"<f>")
-                if name in weights:
-                    progress("Writing weights", done, total)
-                    package.add(part, _weight_sheet(xml, weights[name], plan))
-                    done += sum(placed.cells.height * placed.cells.width for placed in weights[name])
-                elif name in sheets:
-                    package.add(part, [_stage_sheet(xml, sheets[name], plan)])
-                else:
-                    package.add(part, [_unstarted(xml) if part == "xl/workbook.xml" else _typed(xml)])
-        size = file.tell()
-    progress("Writing weights", total, total)
     filled = [formula for band in plan.formulas.values() for formula in band]
-    cells += total + sum(formula.cells.height * formula.cells.width for formula in filled)
-    return Written(path, size, cells, formulas + len(filled))
+    cells = plan.model.parameters + sum(formula.cells.height * formula.cells.width for formula in filled)
+    formulas = len(filled)
+    for part in skeleton.namelist():
+        xml, name = skeleton.read(part), names.get(part, "")
+        cells += xml.count(b"<c r=") - len(BLANK.findall(xml))
+        formulas += xml.count(b"<f>")
+        if name in sheets:
+            package.add(part, [_stage_sheet(xml, sheets[name], plan)])
+        elif name not in weights:
+            package.add(part, [_unstarted(xml) if part == "xl/workbook.xml" else _typed(xml)])
+    return Written(Path(), 0, cells, formulas)
 
 
 def sheet_names(book: zipfile.ZipFile) -> dict[str, str]:
@@ -105,15 +137,15 @@ def _stage_sheet(xml: bytes, sheet: Sheet, plan: Plan) -> bytes:
     return BLANK.sub(fill, _typed(xml))
 
 
-def _weight_sheet(xml: bytes, weights: list[PlacedWeight], plan: Plan) -> Iterator[bytes]:
-    """A sheet of weights: the lines about each tensor, which the skeleton holds, and the tensors between them."""
+def _job(part: str, xml: bytes, weights: list[PlacedWeight], plan: Plan) -> Job:
+    """A sheet of weights to be packed: the lines about each tensor, which the skeleton holds, and the tensors."""
     lines = {int(row[1]) - 1: BLANK.sub(b"", row[0]) for row in ROW.finditer(xml)}
-    before, _, after = xml.partition(b"<sheetData>")
+    before, _, rest = xml.partition(b"<sheetData>")
     last = weights[-1].cells
     used = Range("", 0, 0, last.row + last.height, max(placed.cells.width for placed in weights))
-    yield DIMENSION.sub(b'<dimension ref="%b"/>' % used.a1.encode(), before) + b"<sheetData>" + lines[0]
-    for placed in weights:
-        yield lines[placed.cells.row - 1]
-        matrix = plan.model.weights.tensor(placed.weight.name)
-        yield from number_rows(matrix.reshape(placed.cells.height, placed.cells.width))
-    yield b"</sheetData>" + after.partition(b"</sheetData>")[2]
+    before = DIMENSION.sub(b'<dimension ref="%b"/>' % used.a1.encode(), before) + b"<sheetData>" + lines[0]
+    tensors = tuple(
+        Tensor(placed.weight.name, placed.cells.height, placed.cells.width, lines[placed.cells.row - 1])
+        for placed in weights
+    )
+    return Job(part, before, b"</sheetData>" + rest.partition(b"</sheetData>")[2], tensors, plan.model.weights)
