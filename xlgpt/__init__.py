@@ -3,7 +3,10 @@
 from importlib.metadata import version
 
 from xlgpt.build import Built, build
+from xlgpt.check import check
 from xlgpt.errors import XlgptError
+from xlgpt.report import Report
+from xlgpt.run import Answer, run
 
-__all__ = ["Built", "XlgptError", "build"]
+__all__ = ["Answer", "Built", "Report", "XlgptError", "build", "check", "run"]
 __version__ = version("xlgpt")

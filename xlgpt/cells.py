@@ -33,6 +33,14 @@ def number_rows(matrix: NDArray[np.float32]) -> Iterator[bytes]:
         yield b"<row><c><v>%b</v></c></row>" % cells
 
 
+def constant(cell: bytes, value: int | str, style: int) -> bytes:
+    """A cell with a number or a text."""
+    if isinstance(value, str):
+        text = xstring(value).encode()
+        return b'<c r="%b" s="%d" t="inlineStr"><is><t xml:space="preserve">%b</t></is></c>' % (cell, style, text)
+    return b'<c r="%b" s="%d"><v>%d</v></c>' % (cell, style, value)
+
+
 def formula_row(formula: Formula, row: int, values: NDArray[Any] | None, style: int) -> bytes:
     """One row of a formula's cells with their saved values; without values, cells that show nothing."""
     first = Range("", formula.cells.row + row, formula.cells.column).first

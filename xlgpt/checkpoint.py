@@ -1,6 +1,7 @@
 """Where models come from: the Hub, a folder, the bundled one, or random numbers."""
 
 import json
+import os
 import re
 import zlib
 from dataclasses import asdict, dataclass
@@ -73,7 +74,7 @@ def load(name: str, seed: int = 0) -> Model:
         return _load_folder(TINY, "tiny", "bundled with xlgpt", "MIT")
     if name.startswith("random:"):
         return _load_random(name, seed)
-    if Path(name).is_dir():
+    if os.path.isdir(name):  # False, where Path.is_dir() raises: a name that is too long
         return _load_folder(Path(name), Path(name).resolve().name, str(Path(name).resolve()), _licence(Path(name)))
     if name == "gpt2":
         return _load_hub(GPT2, GPT2_REVISION)
@@ -86,7 +87,6 @@ def _load_hub(repo: str, revision: str | None) -> Model:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
         GatedRepoError,
-        HfHubHTTPError,
         LocalEntryNotFoundError,
         RepositoryNotFoundError,
     )
@@ -101,7 +101,8 @@ def _load_hub(repo: str, revision: str | None) -> Model:
     except LocalEntryNotFoundError as e:
         raise ModelNotFound(f"{repo} is not in the cache and the Hub cannot be reached. {offline}") from e
     except Exception as e:  # whatever the Hub's client and the network beneath it may raise
-        raise ModelNotFound(f"{repo} could not be downloaded: {(str(e) or type(e).__name__).splitlines()[0]}. {offline}") from e
+        reason = (str(e) or type(e).__name__).splitlines()[0].rstrip(".")
+        raise ModelNotFound(f"{repo} could not be downloaded: {reason}. {offline}") from e
     source = f"https://huggingface.co/{repo}" + (f"/tree/{revision}" if revision else "")
     return _load_folder(folder, repo.split("/")[-1], source, _licence(folder))
 
@@ -251,6 +252,8 @@ class RandomWeights:
 
 
 def _load_random(name: str, seed: int) -> Model:
+    if seed < 0:
+        raise UsageError(f"The seed {seed} is negative; give 0 or more.")
     config = _random_config(name.removeprefix("random:"))
     tokenizer = read_tokenizer(TINY, config.vocab_size)
     return Model(

@@ -1,9 +1,11 @@
 """The command line: the same verbs as the Python API."""
 
+import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import click
 from rich.console import Console
@@ -11,7 +13,10 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from xlgpt import __version__
 from xlgpt.build import build
-from xlgpt.errors import XlgptError
+from xlgpt.check import check
+from xlgpt.engines import NAMES
+from xlgpt.errors import UsageError, XlgptError
+from xlgpt.run import Answer, Session
 from xlgpt.workbook import Progress as Report
 
 
@@ -24,7 +29,8 @@ def progress_bars() -> Iterator[Report]:
         TextColumn("{task.percentage:>3.0f}%"),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
         tasks = {}
 
         def report(phase: str, done: int, total: int) -> None:
@@ -57,6 +63,74 @@ def build_command(out: Path, model: str, prompt: str | None, context: int | None
     with progress_bars() as report:
         built = build(out, model, prompt, context, seed, report)
     click.echo(str(built))
+
+
+@cli.command("check")
+@click.argument("book", type=click.Path(path_type=Path))
+@click.option("--engine", type=click.Choice(NAMES), default="formulas", show_default=True, help="What calculates.")
+@click.option("--chain", is_flag=True, help="Each sheet goes on from what the sheets before it calculated.")
+@click.option("--rows", help="A quick look: `last` token's rows, or the last so many.")
+@click.option("--prompt", "prompts", multiple=True, help="What to try; may be given several times.")
+@click.option("--model", help="Also hold every weight against this checkpoint, bit for bit.")
+@click.option("--json", "as_json", is_flag=True, help="Print all that was found as JSON.")
+@click.option("--junit", type=click.Path(path_type=Path, dir_okay=False), help="Write a JUnit file too.")
+@click.option("--start-timeout", type=float, default=60, show_default=True, help="Seconds LibreOffice has to start.")
+@click.option("-v", "--verbose", is_flag=True, help="A line for every band.")
+def check_command(book: Path, as_json: bool, junit: Path | None, verbose: bool, **options: Any) -> None:
+    """Calculate BOOK.xlsx from its formulas and hold every band against NumPy."""
+    with progress_bars() as bars:
+        report = check(book, progress=bars, **options)
+    if junit:
+        report.write_junit(junit)
+    if as_json:
+        click.echo(json.dumps(report.as_dict(), ensure_ascii=False))
+    else:
+        Console().print(report.table(verbose))
+        click.echo("\n".join(report.sentences()))
+    if not report.passed:
+        raise click.exceptions.Exit(1)
+
+
+@cli.command("run")
+@click.argument("book", type=click.Path(path_type=Path))
+@click.option("--prompt", help="The text to go on from.  [default: the prompt in the file]")
+@click.option("--interactive", is_flag=True, help="Answer one line after the other; the workbook stays loaded.")
+@click.option("--engine", type=click.Choice(NAMES), default="libreoffice", show_default=True, help="What calculates.")
+@click.option("--json", "as_json", is_flag=True, help="Print each answer as a line of JSON.")
+@click.option("--start-timeout", type=float, default=60, show_default=True, help="Seconds LibreOffice has to start.")
+def run_command(
+    book: Path, prompt: str | None, interactive: bool, engine: str, as_json: bool, start_timeout: float
+) -> None:
+    """Calculate what BOOK.xlsx says comes next."""
+    with Session(book, engine, start_timeout) as session:
+        if prompt is not None or not interactive:
+            show_answer(session.answer(prompt), as_json)
+        for line in typed_lines() if interactive else ():
+            try:
+                show_answer(session.answer(line), as_json)
+            except UsageError as e:
+                click.echo(f"xlgpt: {e}", err=True)
+
+
+def typed_lines() -> Iterator[str]:
+    """The lines of standard input, asked for with a sign where a person types them."""
+    while True:
+        if sys.stdin.isatty():
+            click.echo("> ", nl=False)
+        line = sys.stdin.readline()
+        if not line:
+            return
+        yield line.removesuffix("\n")
+
+
+def show_answer(answer: Answer, as_json: bool) -> None:
+    """Print the prompt, the next token and the ten most likely."""
+    if as_json:
+        click.echo(json.dumps(answer.as_dict(), ensure_ascii=False))
+        return
+    click.echo(f"{answer.prompt}{click.style(answer.next_token, bold=True)}\n")
+    Console().print(answer.table())
+    click.echo(f"\n{len(answer.ids)} tokens, {answer.seconds:.1f} s")
 
 
 def main() -> None:

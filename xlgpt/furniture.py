@@ -13,6 +13,7 @@ from xlgpt.home import HOME, write_home
 from xlgpt.layout import LABEL_COLUMNS, Placed, PlacedWeight, Sheet, quoted
 from xlgpt.look import ACCENT, HEAT, WEIGHTS, Look
 from xlgpt.plan import Plan
+from xlgpt.tables import Table
 
 FROZEN_ROWS = 4
 TEXTS = ("tokens", "top.token", "next_token", "status")
@@ -116,15 +117,15 @@ def _write_column_titles(worksheet: Any, look: Look, plan: Plan, placed: Placed)
 
 def _write_labels(worksheet: Any, look: Look, plan: Plan, placed: Placed) -> None:
     """What each row of a group stands for, in the columns that stay in sight."""
+    if placed.band.rows == "vocab_size":
+        _write_first_row(worksheet, plan.tables[placed.cells.sheet], (look.place, look.label))
+        return
     for i in range(placed.cells.height):
         row = placed.cells.row + i
         if placed.band.rows == "token":
             for column, (name, style) in enumerate((("position", look.place), ("tokens", look.label))):
                 source = plan.layout.names[name].rows(i, i + 1).seen_from(placed.cells.sheet)
                 worksheet.write_formula(row, column, f"={source}", style, _label(plan, name, i))
-        elif placed.band.rows == "vocab_size":
-            worksheet.write_number(row, 0, i, look.place)
-            worksheet.write_string(row, 1, plan.model.tokenizer.shown(i), look.label)
         elif placed.cells.height > 1:
             worksheet.write_number(row, 0, i + 1, look.place)
 
@@ -136,12 +137,12 @@ def _label(plan: Plan, name: str, row: int) -> Any:
 
 
 def _write_cells(worksheet: Any, look: Look, plan: Plan, placed: Placed) -> None:
-    """A blank cell where each row of each formula begins; or the cells that a person fills in."""
+    """A blank cell where each row of each formula begins (of a long table, the first); or cells to be filled in."""
     band, cells = placed.band, placed.cells
     kinds = look.text if band.name in TEXTS else look.whole if band.name in WHOLE else look.number
     style = (look.share if band.name in SHARES else kinds)[band.kind]
     for formula in plan.formulas[band.name]:
-        for row in range(formula.cells.height):
+        for row in range(1 if band.rows == "vocab_size" else formula.cells.height):
             worksheet.write_blank(formula.cells.row + row, formula.cells.column, None, style)
     if band.kind == "input" and not band.formula:
         _write_input(worksheet, plan, placed, style)
@@ -186,14 +187,14 @@ def _write_vocabulary(worksheet: Any, look: Look, plan: Plan, before: str, after
     worksheet.set_column(3, 3, 40)
     for column, title in enumerate(("id", "token", "as shown", "bytes")):
         worksheet.write_string(FROZEN_ROWS - 1, column, title, look.column_title)
-    exact = plan.layout.names["vocabulary"]
-    tokenizer = plan.model.tokenizer
-    for i, token in enumerate(tokenizer.tokens):
-        row = exact.row + i
-        worksheet.write_number(row, 0, i, look.label)
-        worksheet.write_string(row, 1, tokenizer.text(i), look.text["weight"])
-        worksheet.write_string(row, 2, tokenizer.shown(i), look.text["weight"])
-        worksheet.write_string(row, 3, token.hex(" "), look.mono)
+    styles = (look.label, look.text["weight"], look.text["weight"], look.mono)
+    _write_first_row(worksheet, plan.tables["Vocabulary"], styles)
+
+
+def _write_first_row(worksheet: Any, table: Table, styles: tuple[Any, ...]) -> None:
+    for column, (values, style) in enumerate(zip(table.columns, styles, strict=True)):
+        write = worksheet.write_string if isinstance(values[0], str) else worksheet.write_number
+        write(table.row, column, values[0], style)
 
 
 def _write_merges(worksheet: Any, look: Look, plan: Plan, before: str, after: str) -> None:
@@ -206,14 +207,9 @@ def _write_merges(worksheet: Any, look: Look, plan: Plan, before: str, after: st
     worksheet.set_column(3, 6, 18)
     for column, title in enumerate(("pair", "token id", "rank", "left", "right", "becomes")):
         worksheet.write_string(FROZEN_ROWS - 1, column, title, look.column_title)
-    shown = plan.model.tokenizer.shown
-    first = plan.layout.names["merges.key"].row
-    for i, (key, left, right, merged, rank) in enumerate(plan.model.tokenizer.pairs()):
-        row = first + i
-        for column, number in enumerate((key, merged, rank)):
-            worksheet.write_number(row, column, number, look.whole["weight"])
-        for column, part in enumerate((left, right, merged), 3):
-            worksheet.write_string(row, column, shown(part), look.label)
+    if "Merges" in plan.tables:
+        styles = (look.whole["weight"],) * 3 + (look.label,) * 3
+        _write_first_row(worksheet, plan.tables["Merges"], styles)
 
 
 def _write_weights(worksheet: Any, look: Look, weights: list[PlacedWeight]) -> None:

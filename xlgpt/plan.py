@@ -6,6 +6,7 @@ from xlgpt.checkpoint import Model
 from xlgpt.compile import Formula, formulas
 from xlgpt.errors import ContextTooLong, PromptTooLong, UsageError
 from xlgpt.layout import Layout, lay_out
+from xlgpt.tables import Table, tables
 from xlgpt.values import Values, expected
 
 DEFAULT_PROMPT = "If today is Tuesday, tomorrow is"
@@ -23,6 +24,7 @@ class Plan:
     layout: Layout
     formulas: dict[str, list[Formula]]  # of each band
     values: dict[str, Values]  # of each band: a row for each token in use
+    tables: dict[str, Table]  # the long table of constants that a sheet has
 
     @property
     def manual(self) -> bool:
@@ -40,7 +42,9 @@ def make_plan(model: Model, prompt: str | None, context: int | None) -> Plan:
     if context < 1:
         raise UsageError(f"A context of {context} holds no token; give at least 1.")
     if context > positions:
-        raise ContextTooLong(f"The model knows {positions} positions; a context of {context} rows is too long.")
+        raise ContextTooLong(
+            f"The model knows {positions} positions; a context of {context} rows is too long, {positions} is the most."
+        )
     if prompt is None:
         prompt = _shortened(DEFAULT_PROMPT, model, context)
     ids = _encode(prompt, model)
@@ -53,7 +57,7 @@ def make_plan(model: Model, prompt: str | None, context: int | None) -> Plan:
     compiled = {
         placed.band.name: list(formulas(layout, sheet, placed)) for sheet in layout.sheets for placed in sheet.bands
     }
-    return Plan(model, prompt, layout, compiled, expected(ids, model))
+    return Plan(model, prompt, layout, compiled, expected(ids, model), tables(layout, model.tokenizer))
 
 
 def _encode(prompt: str, model: Model) -> list[int]:

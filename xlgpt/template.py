@@ -116,7 +116,8 @@ def _filler(layer: int, config: GPT2Config) -> Callable[[str], str]:
     return lambda text: text.replace("{layer}", str(layer)).replace("{last}", str(config.n_layer - 1))
 
 
-def weights(config: GPT2Config) -> list[Weight]:
+@cache
+def weights(config: GPT2Config) -> tuple[Weight, ...]:
     """Every tensor of a checkpoint of this configuration, block by block, in the order of their sheets."""
     path = folder() / "weights.toml"
     found: dict[str, list[Weight]] = {}
@@ -125,7 +126,7 @@ def weights(config: GPT2Config) -> list[Weight]:
             weight = _record(Weight, raw, _filler(layer, config), path)
             if not (weight.untied and config.tie_word_embeddings):
                 found.setdefault(weight.sheet, []).append(weight)
-    return [weight for sheet in found.values() for weight in sheet]
+    return tuple(weight for sheet in found.values() for weight in sheet)
 
 
 def weight_shapes(config: GPT2Config) -> dict[str, tuple[int, ...]]:

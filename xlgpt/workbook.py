@@ -12,12 +12,13 @@ from subprocess import Popen
 from tempfile import TemporaryDirectory
 from xml.etree import ElementTree
 
-from xlgpt.cells import formula_row
+from xlgpt.cells import constant, formula_row
 from xlgpt.compile import Formula
 from xlgpt.furniture import furnish
 from xlgpt.layout import PlacedWeight, Range, Sheet
 from xlgpt.package import Package, replacing
 from xlgpt.plan import Plan
+from xlgpt.tables import Table
 from xlgpt.values import Values, on_sheet
 from xlgpt.weightsheet import WORTH_IT, Job, Tensor, results, workers
 
@@ -26,6 +27,7 @@ MAIN = "http://schemas.openxmlformats.org/spreadsheetml/2006/main"
 RELATION = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
 BLANK = re.compile(rb'<c r="([A-Z]+\d+)" s="(\d+)"/>')
 ROW = re.compile(rb'<row r="(\d+)"[^>]*>.*?</row>', re.DOTALL)
+STYLED = re.compile(rb'<c r="([A-Z]+)\d+" s="(\d+)"')
 EMPTY_TEXT = re.compile(rb'(<c r="[A-Z]+\d+"(?: s="\d+")?)(><f>[^<]*</f><v></v>)')
 DIMENSION = re.compile(rb'<dimension ref="[^"]*"/>')
 
@@ -86,13 +88,15 @@ def _write_parts(package: Package, skeleton: zipfile.ZipFile, names: dict[str, s
     weights = plan.layout.weight_sheets()
     filled = [formula for band in plan.formulas.values() for formula in band]
     cells = plan.model.parameters + sum(formula.cells.height * formula.cells.width for formula in filled)
+    cells += sum((table.height - 1) * len(table.columns) for table in plan.tables.values())
     formulas = len(filled)
     for part in skeleton.namelist():
         xml, name = skeleton.read(part), names.get(part, "")
         cells += xml.count(b"<c r=") - len(BLANK.findall(xml))
         formulas += xml.count(b"<f>")
-        if name in sheets:
-            package.add(part, [_stage_sheet(xml, sheets[name], plan)])
+        if name in sheets or name in plan.tables:
+            starts = _starts(sheets[name], plan) if name in sheets else {}
+            package.add(part, [_filled(xml, starts, plan.tables.get(name))])
         elif name not in weights:
             package.add(part, [_unstarted(xml) if part == "xl/workbook.xml" else _typed(xml)])
     return Written(Path(), 0, cells, formulas)
@@ -116,9 +120,12 @@ def _typed(xml: bytes) -> bytes:
     return EMPTY_TEXT.sub(rb'\1 t="str"\2', xml)
 
 
-def _stage_sheet(xml: bytes, sheet: Sheet, plan: Plan) -> bytes:
-    """A sheet of the forward pass with the formulas' cells in place of the blank ones."""
-    starts: dict[bytes, tuple[Formula, int, Values | None]] = {}
+Starts = dict[bytes, tuple[Formula, int, Values | None]]  # where a row of a formula's cells begins: its values
+
+
+def _starts(sheet: Sheet, plan: Plan) -> Starts:
+    """Every place on a sheet where a row of a formula's cells begins."""
+    starts: Starts = {}
     for placed in sheet.bands:
         values = on_sheet(plan.values[placed.band.name], placed) if placed.band.name in plan.values else ()
         for formula in plan.formulas[placed.band.name]:
@@ -127,14 +134,37 @@ def _stage_sheet(xml: bytes, sheet: Sheet, plan: Plan) -> bytes:
                 i = formula.cells.row - placed.cells.row + row
                 line = values[i][left : left + formula.cells.width] if i < len(values) else None
                 starts[formula.cells.rows(row, row + 1).first.encode()] = formula, row, line
+    return starts
+
+
+def _filled(xml: bytes, starts: Starts, table: Table | None) -> bytes:
+    """A sheet with the formulas' cells in place of the blank ones, and with all rows of its long table."""
 
     def fill(blank: re.Match[bytes]) -> bytes:
         if blank[1] not in starts:  # an input that nobody has filled in
             return blank[0]
-        formula, row, line = starts[blank[1]]
-        return formula_row(formula, row, line, int(blank[2]))
+        return formula_row(*starts[blank[1]], int(blank[2]))
 
-    return BLANK.sub(fill, _typed(xml))
+    xml = _typed(xml)
+    if table:
+        first = next(row for row in ROW.finditer(xml) if int(row[1]) == table.row + 1)
+        xml = xml[: first.end()] + b"".join(_table_rows(first[0], table, starts)) + xml[first.end() :]
+    return BLANK.sub(fill, xml)
+
+
+def _table_rows(first: bytes, table: Table, starts: Starts) -> Iterator[bytes]:
+    """The rows of a long table after the first, in its styles."""
+    styles = [(letters, int(style)) for letters, style in STYLED.findall(first)]
+    constants = dict(zip((letters for letters, _ in styles), table.columns, strict=False))
+    for i in range(1, table.height):
+        number = b"%d" % (table.row + 1 + i)
+        cells = (
+            constant(letters + number, constants[letters][i], style)
+            if letters in constants
+            else formula_row(*starts[letters + number], style)
+            for letters, style in styles
+        )
+        yield b'<row r="%b">%b</row>' % (number, b"".join(cells))
 
 
 def _job(part: str, xml: bytes, weights: list[PlacedWeight], plan: Plan) -> Job:

@@ -1,0 +1,42 @@
+"""Long tables of constants: the vocabulary, the merges, and the labels beside the logits.
+
+XlsxWriter writes the first row of each, with its styles; the other rows are streamed after it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from xlgpt.layout import Layout
+from xlgpt.tokenizer import Tokenizer
+
+Constant = int | str
+
+
+@dataclass(frozen=True)
+class Table:
+    """Columns of the same length, from A on; their first values stand in `row`."""
+
+    row: int
+    columns: tuple[Sequence[Constant], ...]
+
+    @property
+    def height(self) -> int:
+        """How many rows it has."""
+        return len(self.columns[0])
+
+
+def tables(layout: Layout, tokenizer: Tokenizer) -> dict[str, Table]:
+    """Every long table by its sheet."""
+    ids = range(len(tokenizer.tokens))
+    shown = [tokenizer.shown(i) for i in ids]
+    exact = [tokenizer.text(i) for i in ids]
+    hexes = [token.hex(" ") for token in tokenizer.tokens]
+    found = {
+        "Vocabulary": Table(layout.names["vocabulary"].row, (ids, exact, shown, hexes)),
+        layout.names["logits"].sheet: Table(layout.names["logits"].row, (ids, shown)),
+    }
+    if tokenizer.merges:
+        keys, left, right, merged, ranks = zip(*tokenizer.pairs(), strict=True)
+        words = [[shown[i] for i in column] for column in (left, right, merged)]
+        found["Merges"] = Table(layout.names["merges.key"].row, (keys, merged, ranks, *words))
+    return found
