@@ -1,0 +1,112 @@
+"""The workbook at work in LibreOffice: its own calculation against the NumPy reference, and what an edit costs."""
+
+import dataclasses
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import openpyxl
+import pytest
+
+from xlgpt.book import Book, Prompt
+from xlgpt.checkpoint import load
+from xlgpt.engines.libreoffice import LibreOffice
+from xlgpt.layout import lay_out
+from xlgpt.values import expected
+
+pytestmark = pytest.mark.libreoffice
+PROMPTS = ["If today is Tuesday, tomorrow is", "Mike pulls out his", "Mike is a Jedi. He pulls out his", "The cow says"]
+
+
+@pytest.fixture(scope="module")
+def engine(tiny_book: Path) -> Iterator[LibreOffice]:
+    engine = LibreOffice(Book(tiny_book))
+    yield engine
+    engine.close()
+
+
+def prompt_of(text: str) -> Prompt:
+    return Prompt(text, tuple(load("tiny").tokenizer.encode(text)))
+
+
+def read(engine: LibreOffice, tiny_book: Path, name: str) -> np.ndarray:
+    return engine.read(Book(tiny_book).named(name))
+
+
+@pytest.mark.parametrize("text", PROMPTS)
+def test_changed_tokens_change_the_prediction(engine: LibreOffice, tiny_book: Path, text: str) -> None:
+    model, prompt = load("tiny"), prompt_of(text)
+    engine.calculate(prompt)
+    truth = expected(list(prompt.ids), model)
+    assert read(engine, tiny_book, "next_token")[0, 0] == truth["next_token"][0]
+    logits = read(engine, tiny_book, "logits")[:, 0].astype(float)
+    assert np.abs(logits - truth["logits"]).max() < 1e-5  # float32 weights against their decimals
+    assert read(engine, tiny_book, "status")[0, 0] == ""
+
+
+def test_an_edit_of_the_last_token_leaves_all_other_rows_as_they_were(engine: LibreOffice, tiny_book: Path) -> None:
+    """Counts the cells that change, bit for bit, in every band with a row per token."""
+    prompt = prompt_of("Mike is a Jedi. He pulls out his")
+    engine.calculate(prompt)
+    layout = lay_out(load("tiny").config, 16, len(load("tiny").tokenizer.merges))
+    bands = [name for name, placed in layout.bands.items() if placed.band.rows == "token" and name != "position"]
+    before = {name: read(engine, tiny_book, name) for name in bands}
+    edited = dataclasses.replace(prompt, ids=(*prompt.ids[:-1], prompt_of(" her").ids[0]))
+    start = time.perf_counter()
+    engine.calculate(edited)
+    print(f"an edit of the last token takes {time.perf_counter() - start:.3f} s")
+    last = len(prompt.ids) - 1
+    for name in bands:
+        changed = (read(engine, tiny_book, name) != before[name]).any(axis=1)
+        if name != "pos_embed":
+            assert changed[last], name
+        assert changed.sum() == (name != "pos_embed"), name
+
+
+@pytest.mark.parametrize(
+    ("ids", "sentence"),
+    [((), "no token"), ((5, -1), "not in the vocabulary"), ((5, 1280), "not in the vocabulary")],
+)
+def test_what_is_wrong_is_said_and_no_token_shown(
+    engine: LibreOffice, tiny_book: Path, ids: tuple[int, ...], sentence: str
+) -> None:
+    engine.calculate(Prompt("", ids))
+    assert sentence in read(engine, tiny_book, "status")[0, 0]
+    assert read(engine, tiny_book, "next_token")[0, 0] == ""
+    assert read(engine, tiny_book, "next_token_id")[0, 0] == ""
+
+
+def test_what_home_shows_is_there_without_a_calculation(tiny_book: Path) -> None:
+    book = Book(tiny_book)
+    engine = LibreOffice(book)
+    try:
+        engine._ask("set", ("Tokens", 200, 20, 1, 1), [[1]])  # nothing depends on it; nothing was calculated
+        answer = engine.read(book.named("next_token"))[0, 0]
+        shares = engine.read(book.named("top.probability"))[:, 0].astype(float)
+    finally:
+        engine.close()
+    assert answer.strip() == "Wednesday"  # LibreOffice trims a saved text until it calculates it
+    assert 0.9 < shares[0] <= 1
+    assert (np.diff(shares) <= 0).all()
+
+
+def test_saved_values_are_what_libreoffice_calculates(tiny_book: Path) -> None:
+    book = Book(tiny_book)
+    engine = LibreOffice(book)
+    try:
+        engine.calculate(book.prompt)
+        shown = openpyxl.load_workbook(tiny_book, data_only=True)
+        truth = expected(list(book.prompt.ids), load("tiny"))
+        for name in ("blocks.0.attn.pattern", "blocks.3.mlp.post", "blocks.3.resid_post", "ln_final.normalized"):
+            cells = book.named(name)
+            rows = shown[cells.sheet].iter_rows(
+                cells.row + 1, cells.row + cells.height, cells.column + 1, cells.column + cells.width
+            )
+            saved = np.array([[cell.value for cell in row] for row in rows], dtype=float)
+            calculated = engine.read(cells)
+            used = ~np.isnan(saved)
+            assert used.sum() == np.count_nonzero(truth[name])  # attention pays nothing to a later token
+            assert np.abs(calculated[used].astype(float) - saved[used]).max() < 1e-5
+    finally:
+        engine.close()
