@@ -42,7 +42,7 @@ class BookWeights:
 
     def __init__(self, book: "Book", shapes: dict[str, tuple[int, ...]]):
         self._book, self._shapes = book, shapes
-        self._kept: dict[str, dict[str, Array]] = {}  # by sheet, the one last used at the end
+        self._kept: dict[str, dict[str, Array]] = {}  # by sheet, the first read first
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """The shape of every tensor that the configuration asks for."""
@@ -55,11 +55,14 @@ class BookWeights:
     def cells(self, name: str) -> Array:
         """One tensor as it stands on its sheet: [rows, columns]."""
         sheet = self._book.named(name).sheet
-        kept = self._kept.pop(sheet, None) or self._read(sheet)
-        self._kept[sheet] = kept
-        while len(self._kept) > 1 and sum(t.nbytes for tensors in self._kept.values() for t in tensors.values()) > KEPT:
-            self._kept.pop(next(iter(self._kept)))
-        return kept[name]
+        if sheet not in self._kept:
+            self._kept[sheet] = self._read(sheet)
+            while len(self._kept) > 1 and self._size() > KEPT:
+                self._kept.pop(next(iter(self._kept)))
+        return self._kept[sheet][name]
+
+    def _size(self) -> int:
+        return sum(tensor.nbytes for tensors in self._kept.values() for tensor in tensors.values())
 
     @cached_property
     def sheets(self) -> dict[str, list[str]]:
@@ -161,7 +164,10 @@ class Book:
     def constant(self, name: str) -> Scalar | None:
         """What the one cell of a name holds, where that is no formula; None where it is empty."""
         cells = self.named(name)
-        return self.cells(cells.sheet).constants.get((cells.row, cells.column))
+        there = self.cells(cells.sheet)
+        for i in there.over(cells):  # LibreOffice saves TRUE as a formula
+            return {"TRUE()": True, "FALSE()": False}.get(there.formulas[i].text)
+        return there.constants.get((cells.row, cells.column))
 
     def column(self, cells: Range) -> list[Scalar | None]:
         """The constants in a column of cells, from the top."""
@@ -216,6 +222,10 @@ class Book:
             except ValueError as e:
                 cell = Range(vocabulary.sheet, vocabulary.row + i, vocabulary.column + 2)
                 raise BrokenWorkbook(f"{self.path}: {cell.absolute} holds {text!r}, which are no bytes.") from e
+        if not {bytes([i]) for i in range(256)} <= set(tokens):
+            raise BrokenWorkbook(
+                f"{self.path}: the sheet {vocabulary.sheet!r} lacks one of the 256 bytes; it was changed."
+            )
         key, merged, rank = (self.column(self.named(f"merges.{part}")) for part in ("key", "id", "rank"))
         pairs = [row for row in zip(rank, key, merged, strict=True) if None not in row]
         merges = [
@@ -268,7 +278,7 @@ class Book:
         ids = [int(i) for i in self.column(self.named("token_ids")) if isinstance(i, float)]
         if any(not 0 <= i < self.config.vocab_size for i in ids):
             raise BrokenWorkbook(
-                f"{self.path}: token_ids holds a number that is no token; ids go from 0 to {self.config.vocab_size - 1}."
+                f"{self.path}: token_ids holds what is no token; ids go from 0 to {self.config.vocab_size - 1}."
             )
         return Prompt(text if self.tokenizer.encode(text) == ids else self.tokenizer.decode(ids), tuple(ids))
 

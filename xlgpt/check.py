@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,20 +12,20 @@ from xlgpt.build import peak_memory, silent
 from xlgpt.checkpoint import Model, load
 from xlgpt.compile import Formula
 from xlgpt.engines import NAMES, Engine
-from xlgpt.engines.formulas_library import FormulasLibrary, overlap, part
+from xlgpt.engines.formulas_library import FormulasLibrary
 from xlgpt.engines.libreoffice import LibreOffice
 from xlgpt.errors import BrokenWorkbook, FormulaError, UsageError
 from xlgpt.layout import Placed, Range
 from xlgpt.report import BandResult, PromptResult, Report, SheetResult
 from xlgpt.values import expected, on_sheet
 from xlgpt.workbook import Progress
-from xlgpt.worksheet import CellError, Values
+from xlgpt.worksheet import CellError, Cells, Values, overlap, part
 
 TOLERANCE = 1e-6  # absolute, and again relative
 LONGEST = 32  # tokens of the longest prompt that is tried unasked
 PASSAGE = (
     "The rain had stopped by Monday morning, and the children ran out to see the river. It was higher than before; "
-    "two ducks swam where the path had been. \"Tomorrow,\" said the oldest, \"we will build a boat.\" And so they did."
+    'two ducks swam where the path had been. "Tomorrow," said the oldest, "we will build a boat." And so they did.'
 )
 
 
@@ -53,7 +53,7 @@ def check(
     """Calculate a workbook and compare every band with the reference.
 
     engine: formulas or libreoffice. prompts: what to try; by default the prompt in the file and three more.
-    model: a checkpoint that the weights must equal bit for bit. chain: each sheet goes on from what the sheets before it
+    model: a checkpoint that the weights must equal bit for bit. chain: each sheet goes on from what those before it
     calculated, not from the reference. rows: "last" or a number of rows, for a quick look.
     Raises NotAWorkbook, ForeignWorkbook, BrokenWorkbook, PromptTooLong, UsageError, EngineNotFound, EngineFailed.
     """
@@ -61,16 +61,30 @@ def check(
     _refuse(engine, chain, rows)
     book = Book(path)
     chosen = [book.prompt_of(text) for text in prompts] or _usual(book)
-    weights = tuple(_check_weights(book, load(model) if model else None, progress))
+    plan = [sheet for name in _stages(book) if (sheet := _planned(book, name)).formulas]
     results: list[PromptResult] = []
-    if not any(sheet.problems for sheet in weights if sheet.sheet in book.weights.sheets):
-        plan = [sheet for name in book.sheets if name not in book.weights.sheets and (sheet := _planned(book, name)).formulas]
-        with Checker(book, engine, chain, rows, start_timeout, plan, len(chosen), progress) as checker:
+    with Checker(book, engine, chain, rows, start_timeout, plan, len(chosen), progress) as checker:
+        weights = tuple(_check_weights(book, load(model) if model else None, progress))
+        if not any(sheet.problems for sheet in weights if sheet.sheet in book.weights.sheets):
             results = [checker.check(prompt) for prompt in chosen]
     left_out = f"Left out by --rows {rows}: all other rows of tokens; they were given by NumPy." if rows else ""
     return Report(
-        Path(path), engine, weights, tuple(results), model or "", left_out, time.monotonic() - start, peak_memory(), TOLERANCE
+        Path(path),
+        engine,
+        weights,
+        tuple(results),
+        model or "",
+        left_out,
+        time.monotonic() - start,
+        peak_memory(),
+        TOLERANCE,
+        sum(values is None for name in _stages(book) for values in book.cells(name).saved),
     )
+
+
+def _stages(book: Book) -> list[str]:
+    """The sheets that hold no weights."""
+    return [name for name in book.sheets if name not in book.weights.sheets]
 
 
 def _refuse(engine: str, chain: bool, rows: str | int | None) -> None:
@@ -167,7 +181,9 @@ def _misplaced(placed: Placed, cells: Range) -> str:
     wanted = placed.cells
     if (cells.height, cells.width) == (wanted.height, wanted.width):
         return ""
-    return f"Its name stands for {cells.height} × {cells.width} cells; the model needs {wanted.height} × {wanted.width}."
+    return (
+        f"Its name stands for {cells.height} × {cells.width} cells; the model needs {wanted.height} × {wanted.width}."
+    )
 
 
 def _uncovered(placed: Placed, cells: Range, formulas: list[Formula]) -> str:
@@ -188,10 +204,10 @@ def _uncovered(placed: Placed, cells: Range, formulas: list[Formula]) -> str:
 
 def _filled(placed: Placed) -> Values:
     """Which cells of a band have something to show: with a column per key, only those up to the row's own token."""
-    there = np.ones(placed.dims, dtype=bool)
-    if placed.band.shape[-1] == "key":
-        there &= np.tri(*placed.dims[:: len(placed.dims) - 1], dtype=bool)[:, None, :]
-    return there.reshape(placed.cells.height, placed.cells.width)
+    tokens, keys = placed.dims[0], placed.dims[-1]
+    until = np.arange(tokens) if placed.band.shape[-1] == "key" else np.full(tokens, keys)
+    there = np.arange(keys) <= until.reshape(-1, *[1] * (len(placed.dims) - 1))
+    return np.broadcast_to(there, placed.dims).reshape(placed.cells.height, placed.cells.width)
 
 
 def _blocks(cells: list[Range]) -> list[Range]:
@@ -216,7 +232,11 @@ def _blocks(cells: list[Range]) -> list[Range]:
 def expected_cells(values: dict[str, Values], placed: Placed) -> Values | None:
     """What every cell of a band must show: "" where there is no token. None where that is not known."""
     if placed.band.name not in values:
-        return None if values.get("logits") is not None else np.full((placed.cells.height, placed.cells.width), "", dtype=object)
+        return (
+            None
+            if values.get("logits") is not None
+            else np.full((placed.cells.height, placed.cells.width), "", dtype=object)
+        )
     known = on_sheet(values[placed.band.name], placed)
     cells = np.full((placed.cells.height, placed.cells.width), "", dtype=object)
     cells[: len(known)] = known
@@ -244,7 +264,7 @@ class Checker:
         self._done, self._total = 0, prompts * sum(sheet.formulas for sheet in plan)
         self._library = FormulasLibrary(book, self._tick) if engine == "formulas" else None
         self._chain = chain
-        self._engine: Engine = self._library or LibreOffice(book, start_timeout)
+        self._engine: Engine = self._library if self._library else LibreOffice(book, start_timeout)
 
     def __enter__(self) -> "Checker":
         return self
@@ -260,7 +280,7 @@ class Checker:
     def check(self, prompt: Prompt) -> PromptResult:
         """Every sheet for one prompt."""
         self._progress("Calculating", self._done, self._total)
-        values = expected(list(prompt.ids), self._book.model)
+        values = expected(list(prompt.ids), self._book.model, self._book.context)
         truth = {placed.band.name: expected_cells(values, placed) for sheet in self._plan for placed, _ in sheet.bands}
         self._engine.calculate(prompt)
         rows = range(max(0, len(prompt.ids) - self._rows), len(prompt.ids)) if self._rows else None
@@ -291,9 +311,11 @@ class Checker:
         except FormulaError:
             return ""
 
-    def _check_sheet(self, sheet: _Sheet, truth: dict[str, Values | None], prompt: Prompt, rows: range | None) -> SheetResult:
+    def _check_sheet(
+        self, sheet: _Sheet, truth: dict[str, Values | None], prompt: Prompt, rows: range | None
+    ) -> SheetResult:
         start = time.monotonic()
-        saved = self._saved(sheet.name) if prompt.ids == self._book.prompt.ids else None
+        saved = self._book.cells(sheet.name) if prompt.ids == self._book.prompt.ids else None
         results = []
         for placed, cells in sheet.bands:
             wanted = truth[placed.band.name]
@@ -309,26 +331,26 @@ class Checker:
         evaluated = self._library.evaluated.get(sheet.name, 0) if self._library else sheet.formulas
         return SheetResult(sheet.name, tuple(bands), evaluated, time.monotonic() - start)
 
-    def _saved(self, sheet: str) -> list[tuple[Range, Values]]:
-        """What the formulas of a sheet showed when the file was saved; those that were never calculated are left out."""
-        cells = self._book.cells(sheet)
-        return [(f.cells, values) for f, values in zip(cells.formulas, cells.saved, strict=True)]
-
-    def _check_cells(self, name: str, cells: Range, wanted: Values | None, saved: list[tuple[Range, Values]] | None) -> BandResult:
+    def _check_cells(self, name: str, cells: Range, wanted: Values | None, saved: Cells | None) -> BandResult:
         try:
             shown = self._engine.read(cells)
         except (FormulaError, BrokenWorkbook) as e:
             return BandResult(name, cells.height * cells.width, problem=f"It was not evaluated: {e}")
         found = compare(name, cells, shown, shown if wanted is None else wanted)
-        if found.problem or saved is None:
-            return found
-        for block, values in saved:
-            common = overlap(block, cells)
-            if common:
-                stale = compare(name, common, part(values, block, common), part(shown, cells, common))
-                if stale.problem:
-                    return BandResult(name, found.cells, worst=stale.worst, problem=f"The saved value is stale: {stale.problem}")
-        return found
+        return found if found.problem or saved is None else _stale(found, cells, shown, saved) or found
+
+
+def _stale(found: BandResult, cells: Range, shown: Values, saved: Cells) -> BandResult | None:
+    """The same band, where a saved value is not the calculated one."""
+    for i in saved.over(cells):
+        block, values = saved.formulas[i].cells, saved.saved[i]
+        if values is None:  # never calculated, so nothing is claimed
+            continue
+        common = overlap(block, cells) or block
+        stale = compare(found.name, common, part(values, block, common), part(shown, cells, common))
+        if stale.problem:
+            return replace(found, worst=stale.worst, problem=f"The saved value is stale: {stale.problem}")
+    return None
 
 
 def _as_one(others: list[BandResult]) -> list[BandResult]:
@@ -350,21 +372,29 @@ def compare(name: str, cells: Range, shown: Values, wanted: Values) -> BandResul
     row, column = (int(i) for i in np.unravel_index(int(excess.argmax()), excess.shape))
     cell = cells.rows(row, row + 1).columns(column, column + 1).absolute
     problem = ""
-    errors = [place for place, value in np.ndenumerate(shown) if isinstance(value, CellError)] if shown.dtype == object else []
+    errors = (
+        [place for place, value in np.ndenumerate(shown) if isinstance(value, CellError)]
+        if shown.dtype == object
+        else []
+    )
     if errors:
         row, column = errors[0]
         cell = cells.rows(row, row + 1).columns(column, column + 1).absolute
         problem = f"{cell} shows the error {shown[row, column]}."
     elif excess[row, column] > TOLERANCE:
         problem = f"{cell} shows {_said(shown[row, column])}; it must be {_said(wanted[row, column])}."
-    return BandResult(name, int(excess.size), float(gap.max()), float(relative.max()), cell if both.any() or problem else "", problem)
+    return BandResult(
+        name, int(excess.size), float(gap.max()), float(relative.max()), cell if both.any() or problem else "", problem
+    )
 
 
 def _numbers(values: Values) -> Values:
     """The numbers among some values; NaN for all else."""
     if values.dtype != object:
         return np.asarray(values, dtype=np.float64)
-    flat = [float(v) if isinstance(v, int | float | np.number) and not isinstance(v, bool) else np.nan for v in values.flat]
+    flat = [
+        float(v) if isinstance(v, int | float | np.number) and not isinstance(v, bool) else np.nan for v in values.flat
+    ]
     return np.array(flat, dtype=np.float64).reshape(values.shape)
 
 

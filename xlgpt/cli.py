@@ -88,7 +88,7 @@ def check_command(book: Path, as_json: bool, junit: Path | None, verbose: bool, 
         Console().print(report.table(verbose))
         click.echo("\n".join(report.sentences()))
     if not report.passed:
-        raise click.exceptions.Exit(1)
+        sys.exit(1)
 
 
 @cli.command("run")

@@ -45,7 +45,7 @@ def formulas(layout: Layout, sheet: Sheet, placed: Placed) -> Iterator[Formula]:
     for cells, place in _places(sheet, placed):
         text = _expand(band.formula, layout, place)
         if band.rows == "token" and band.guard:
-            text = f'IF($A{cells.row + 1}="","",{text})'
+            text = f'IF($A{cells.row + 1}<0,"",{text})'
         yield Formula(cells, text, band.is_array)
 
 

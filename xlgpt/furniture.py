@@ -74,6 +74,9 @@ def _write_top(worksheet: Any, look: Look, title: str, about: str, before: str, 
     worksheet.set_column(1, 1, 15)
     worksheet.set_column(2, 2, 13)
     worksheet.freeze_panes(FROZEN_ROWS, LABEL_COLUMNS)
+    worksheet.set_landscape()
+    worksheet.fit_to_pages(1, 0)
+    worksheet.repeat_rows(0, FROZEN_ROWS - 1)
 
 
 def _write_stage(worksheet: Any, look: Look, plan: Plan, sheet: Sheet) -> None:
@@ -110,7 +113,7 @@ def _write_column_titles(worksheet: Any, look: Look, plan: Plan, placed: Placed)
         for i in range(width):
             if placed.band.shape[2] == "key":
                 label = _label(plan, "tokens", i)
-                worksheet.write_formula(row, first + i, f"=$B${cells.row + i + 1}", look.column_title, label)
+                worksheet.write_formula(row, first + i, f"=$B${cells.row + i + 1}", look.key_title, label)
             else:
                 worksheet.write_number(row, first + i, i, look.column_title)
 
@@ -187,7 +190,7 @@ def _write_vocabulary(worksheet: Any, look: Look, plan: Plan, before: str, after
     worksheet.set_column(3, 3, 40)
     for column, title in enumerate(("id", "token", "as shown", "bytes")):
         worksheet.write_string(FROZEN_ROWS - 1, column, title, look.column_title)
-    styles = (look.label, look.text["weight"], look.text["weight"], look.mono)
+    styles = (look.place, look.text["weight"], look.text["weight"], look.mono)
     _write_first_row(worksheet, plan.tables["Vocabulary"], styles)
 
 

@@ -92,9 +92,9 @@ def _write_answer(home: Any, look: Look, plan: Plan) -> None:
     home.write_formula(
         ANSWER_ROW + 1,
         FIRST,
-        "=status",
-        look.format(font_color=ACCENT["weight"], bold=True),
-        _saved(plan, "status"),
+        f'=IF(status="ok",n_tokens&" of {plan.layout.context} rows for tokens are in use.",status)',
+        look.note,
+        _usage(plan),
     )
     note = look.note
     if plan.manual:
@@ -106,6 +106,16 @@ def _write_answer(home: Any, look: Look, plan: Plan) -> None:
         how = ("This workbook calculates by itself: change something, and the answer follows.", "")
     for i, line in enumerate(how):
         home.write_string(ANSWER_ROW + i, 6, line, note)
+
+
+def _usage(plan: Plan) -> str:
+    """What the line below the answer says at first."""
+    status = str(plan.values["status"][0])
+    return (
+        f"{plan.values['n_tokens'][0]} of {plan.layout.context} rows for tokens are in use."
+        if status == "ok"
+        else status
+    )
 
 
 def _saved(plan: Plan, name: str, row: int = 0) -> Any:
@@ -140,7 +150,7 @@ def _write_top(home: Any, book: Any, look: Look, plan: Plan) -> None:
             cell = source.rows(i, i + 1).seen_from(HOME)
             home.write_formula(TOP_ROW + i, item.column, f"={cell}", item.style, _saved(plan, item.band, i))
     for i in range(TOP):
-        home.write_number(TOP_ROW + i, FIRST, i + 1, look.label)
+        home.write_number(TOP_ROW + i, FIRST, i + 1, look.place)
     chart = book.add_chart({"type": "bar"})
     rows = (TOP_ROW, TOP_ROW + TOP - 1)
     chart.add_series(
@@ -196,7 +206,7 @@ def _write_facts(home: Any, book: Any, look: Look, plan: Plan) -> None:
     ]
     left = {"align": "left", "bottom": 1, "bottom_color": LINE}
     whole, text = look.format(num_format="#,##0", **left), look.format(num_format="@", shrink=True, **left)
-    truth = look.format(**left)
+    truth = look.format(num_format='"yes";"yes";"no"', **left)
     small, label = (
         look.format(num_format="0.0E+00", **left),
         look.format(font_color=MUTED, bottom=1, bottom_color=LINE),
@@ -205,7 +215,8 @@ def _write_facts(home: Any, book: Any, look: Look, plan: Plan) -> None:
         home.merge_range(i, FIRST, i, 2, title, label)
         style = {str: text, float: small, bool: truth, int: whole}[type(value)]
         home.merge_range(i, 3, i, 4, "", style)
-        home.write(i, 3, value, style)
+        # A number, not TRUE: LibreOffice loads a boolean as a formula, and does not calculate it in manual mode.
+        home.write(i, 3, int(value) if isinstance(value, bool) else value, style)
         book.define_name(name if name in vars(config) or name == "context" else f"about.{name}", f"={HOME}!$D${i + 1}")
 
 

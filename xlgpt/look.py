@@ -5,7 +5,7 @@ from typing import Any
 INK, MUTED, LINE = "#1F2933", "#6B7785", "#D5DBE1"
 FILL = {"input": "#FFF4CC", "activation": "#E8F1FB", "weight": "#FCEBDD", "answer": "#DDF3E4"}
 ACCENT = {"input": "#B7791F", "activation": "#2563A8", "weight": "#C05621", "answer": "#237A4B"}
-HEAT = ("#FFFFFF", "#1D5FA8")  # attention patterns, from 0 to 1
+HEAT = ("#FFFFFF", "#5B9BD5")  # attention patterns, from 0 to 1
 WEIGHTS = ("#E8A77C", "#FDF6F0", "#9CC8AC")  # weights, from negative over 0 to positive
 
 
@@ -18,14 +18,19 @@ class Look:
         self.note = self.format(font_color=MUTED)
         self.mono = self.format(font_name="Consolas", font_size=10, font_color=MUTED)
         self.link = self.format(font_color=ACCENT["activation"], underline=1)
-        self.label = self.format(font_color=MUTED, font_size=10, align="left")
-        self.place = self.format(font_color=MUTED, font_size=10, align="center")
-        self.column_title = self.format(font_color=MUTED, font_size=9, bottom=1, bottom_color=LINE, align="right")
+        self.label = self.format(font_color=MUTED, font_size=10, align="left", num_format=";;;@")
+        self.place = self.format(font_color=MUTED, font_size=10, align="center", num_format="0;;0")
+        self.column_title = self.format(
+            font_color=MUTED, font_size=9, bottom=1, bottom_color=LINE, align="right", num_format="0;;0;@"
+        )
+        self.key_title = self.format(
+            font_color=MUTED, font_size=9, bottom=1, bottom_color=LINE, align="right", num_format=";;;@"
+        )
         self.head_title = self.format(font_color=ACCENT["activation"], font_size=10, bold=True, left=1, left_color=LINE)
         self.heading = {kind: self.format(bold=True, font_size=12, font_color=ACCENT[kind]) for kind in ACCENT}
         self.number = {kind: self._cell(kind, num_format="0.000") for kind in FILL}
-        self.whole = {kind: self._cell(kind, num_format="0") for kind in FILL}
-        self.text = {kind: self._cell(kind, num_format="@", indent=1) for kind in FILL}
+        self.whole = {kind: self._cell(kind, num_format="0;;0") for kind in FILL}
+        self.text = {kind: self._cell(kind, num_format=";;;@", indent=1) for kind in FILL}
         self.share = {kind: self._cell(kind, num_format="0.0%") for kind in FILL}
 
     def format(self, **properties: Any) -> Any:

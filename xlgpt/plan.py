@@ -57,7 +57,7 @@ def make_plan(model: Model, prompt: str | None, context: int | None) -> Plan:
     compiled = {
         placed.band.name: list(formulas(layout, sheet, placed)) for sheet in layout.sheets for placed in sheet.bands
     }
-    return Plan(model, prompt, layout, compiled, expected(ids, model), tables(layout, model.tokenizer))
+    return Plan(model, prompt, layout, compiled, expected(ids, model, context), tables(layout, model.tokenizer))
 
 
 def _encode(prompt: str, model: Model) -> list[int]:

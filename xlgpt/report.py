@@ -1,12 +1,14 @@
 """What a check found, as a table, as JSON and as JUnit's XML."""
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 from rich.table import Table
+
+from xlgpt.errors import OutputError
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,10 @@ class Report:
     left_out: str = ""  # what --rows skipped
     seconds: float = 0.0
     peak_memory: int = 0
-    tolerance: float = field(default=1e-6)
+    tolerance: float = 1e-6
+    without_saved_value: int = (
+        0  # formulas that were saved uncalculated, so that no saved value could be held against them
+    )
 
     @property
     def passed(self) -> bool:
@@ -110,7 +115,9 @@ class Report:
             bands = merged([band for result in results for band in result.bands])
             named = [band for band in bands if band.name]
             formulas, seconds = sum(r.formulas for r in results), sum(r.seconds for r in results)
-            table.add_row(name, str(len(named)), f"{formulas:,}", *_differences(bands), f"{seconds:.2f}", _verdict(bands))
+            table.add_row(
+                name, str(len(named)), f"{formulas:,}", *_differences(bands), f"{seconds:.2f}", _verdict(bands)
+            )
             for band in bands if verbose else []:
                 title = f"  {band.name or 'labels and the like'}"
                 table.add_row(title, "", f"{band.cells:,} cells", *_differences([band]), "", _verdict([band]))
@@ -121,7 +128,15 @@ class Report:
         seconds = sum(sheet.seconds for sheet in self.weights)
         numbers = sum(band.cells for band in tensors)
         what = f"bit for bit {self.compared_with}" if self.compared_with else ""
-        return [f"weights: {numbers:,}", f"{len(tensors)}", "", "", "", f"{seconds:.2f}", _verdict(tensors, what or "complete")]
+        return [
+            f"weights: {numbers:,}",
+            f"{len(tensors)}",
+            "",
+            "",
+            "",
+            f"{seconds:.2f}",
+            _verdict(tensors, what or "complete"),
+        ]
 
     def sentences(self) -> Iterator[str]:
         """What stands below the table: the problems, the worst band, the next token on both sides."""
@@ -133,12 +148,18 @@ class Report:
         if worst:
             yield f"The largest difference is {worst[1].absolute:.1e}, in {worst[1].name} at {worst[1].worst}."
         for prompt in self.prompts:
-            same = f"{prompt.next_token!r} in the workbook and in NumPy"
-            differs = f"{prompt.next_token!r} in the workbook, {prompt.expected_token!r} in NumPy"
             text = prompt.text if len(prompt.text) <= 40 else f"{prompt.text[:39]}…"
-            yield f"{text!r} ({prompt.tokens} tokens): {same if prompt.next_token == prompt.expected_token else differs}."
+            ours, theirs = repr(prompt.next_token), repr(prompt.expected_token)
+            both = (
+                f"{ours} in the workbook and in NumPy"
+                if ours == theirs
+                else f"{ours} in the workbook, {theirs} in NumPy"
+            )
+            yield f"{text!r} ({prompt.tokens} tokens): {both}."
         if self.left_out:
             yield self.left_out
+        if self.without_saved_value:
+            yield f"{self.without_saved_value:,} formulas have no saved value: what saved them did not calculate."
         formulas = sum(sheet.formulas for sheet in self.all_sheets())
         verdict = "Passed" if self.passed else "FAILED"
         yield (
@@ -150,8 +171,15 @@ class Report:
         """All of it, for JSON."""
         return asdict(self) | {"path": str(self.path), "passed": self.passed}
 
+    def write_junit(self, path: Path) -> None:
+        """Write a JUnit file, a test case for each band and prompt. Raises OutputError."""
+        try:
+            path.write_bytes(self.junit())
+        except OSError as e:
+            raise OutputError(f"{path} cannot be written: {e.strerror}.") from e
+
     def junit(self) -> bytes:
-        """All of it as JUnit's XML: a test case for each band and prompt."""
+        """All of it as JUnit's XML."""
         root = ElementTree.Element("testsuites", name=f"xlgpt check {self.path.name}")
         groups = [("weights", self.weights)]
         groups += [(f"prompt {i}, {p.tokens} tokens", p.sheets) for i, p in enumerate(self.prompts, 1)]
@@ -163,8 +191,9 @@ class Report:
 
 
 def _suite(root: ElementTree.Element, name: str, sheet: SheetResult) -> None:
-    counts = {"tests": str(len(sheet.bands)), "failures": str(len(sheet.problems))}
-    suite = ElementTree.SubElement(root, "testsuite", name=name, time=f"{sheet.seconds:.3f}", **counts)
+    tests, failures = str(len(sheet.bands)), str(len(sheet.problems))
+    seconds = f"{sheet.seconds:.3f}"
+    suite = ElementTree.SubElement(root, "testsuite", name=name, tests=tests, failures=failures, time=seconds)
     for band in sheet.bands:
         case = ElementTree.SubElement(suite, "testcase", classname=name, name=band.name or "other formulas")
         if band.problem:

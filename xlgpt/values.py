@@ -14,15 +14,16 @@ Values = NDArray[Any]
 TOP = 10
 
 
-def expected(ids: list[int], model: Model) -> dict[str, Values]:
-    """Every band's values by name: a row for each token in use, one row for a band without tokens.
+def expected(ids: list[int], model: Model, context: int) -> dict[str, Values]:
+    """Every band's values by name: a row for each token in use (of positions, for each of the context).
 
     For an empty prompt, only the few bands that have something to say.
     """
-    status = "" if ids else "There is no token: type an id into the first row of token_ids."
+    status = "ok" if ids else "There is no token: type an id into the first row of token_ids."
     values: dict[str, Values] = {
         "n_tokens": np.array([len(ids)]),
         "status": np.array([status], dtype=object),
+        "position": np.array([i if i < len(ids) else -1 for i in range(context)]),
     }
     if not ids:
         return values
@@ -30,7 +31,6 @@ def expected(ids: list[int], model: Model) -> dict[str, Values]:
     logits = seen.pop("logits")[-1]
     values |= {name: _by_token(name, value) for name, value in seen.items()}
     values |= {
-        "position": np.arange(len(ids)),
         "token_ids": np.array(ids),
         "tokens": np.array([model.tokenizer.shown(i) for i in ids], dtype=object),
         "ln_final.last": seen["ln_final.normalized"][-1:],

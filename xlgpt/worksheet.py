@@ -3,8 +3,10 @@
 import re
 import struct
 import zipfile
-from collections.abc import Iterator
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -46,11 +48,56 @@ class CellError(str):
 
 @dataclass(frozen=True)
 class Cells:
-    """What stands on a sheet: constants by (row, column) from 0, formulas, and what each formula showed when saved."""
+    """What stands on a sheet: constants by (row, column) from 0, and formulas.
+
+    saved: what each formula showed when the file was saved; None where it was saved without being calculated.
+    """
 
     constants: dict[tuple[int, int], Scalar] = field(default_factory=dict)
     formulas: list[Formula] = field(default_factory=list)
-    saved: list[Values] = field(default_factory=list)
+    saved: list[Values | None] = field(default_factory=list)
+
+    @cached_property
+    def _places(self) -> tuple[dict[int, list[tuple[int, int]]], list[int]]:
+        """Formulas by the row that they fill, as (first column, formula), sorted; and those that fill several rows."""
+        by_row: dict[int, list[tuple[int, int]]] = {}
+        tall = []
+        for i, formula in enumerate(self.formulas):
+            if formula.cells.height == 1:
+                by_row.setdefault(formula.cells.row, []).append((formula.cells.column, i))
+            else:
+                tall.append(i)
+        return {row: sorted(spans) for row, spans in by_row.items()}, tall
+
+    def over(self, cells: Range) -> Iterator[int]:
+        """The formulas that fill some of these cells."""
+        by_row, tall = self._places
+        yield from (i for i in tall if overlap(self.formulas[i].cells, cells))
+        rows: Iterable[int] = range(cells.row, cells.row + cells.height)
+        if cells.height > len(by_row):
+            rows = [row for row in by_row if row in rows]
+        for row in rows:
+            spans = by_row.get(row, [])
+            first = max(0, bisect_right(spans, (cells.column, len(self.formulas))) - 1)
+            for column, i in spans[first:]:
+                if column >= cells.column + cells.width:
+                    break
+                if column + self.formulas[i].cells.width > cells.column:
+                    yield i
+
+
+def overlap(a: Range, b: Range) -> Range | None:
+    """The cells that two blocks on a sheet have in common."""
+    row, column = max(a.row, b.row), max(a.column, b.column)
+    height = min(a.row + a.height, b.row + b.height) - row
+    width = min(a.column + a.width, b.column + b.width) - column
+    return Range(a.sheet, row, column, height, width) if height > 0 and width > 0 else None
+
+
+def part(values: Values, of: Range, wanted: Range) -> Values:
+    """The values of some of a block's cells."""
+    row, column = wanted.row - of.row, wanted.column - of.column
+    return values[row : row + wanted.height, column : column + wanted.width]
 
 
 def a1_range(sheet: str, reference: str) -> Range | None:
@@ -102,7 +149,7 @@ def unpacked(path: Path, part: str) -> Iterator[bytes]:
                 raise BrokenWorkbook(broken)
     except KeyError as e:
         raise BrokenWorkbook(f"{path} lacks the part {part}; take an intact copy.") from e
-    except (igzip_lib.IsalError, zipfile.BadZipFile, struct.error) as e:
+    except (igzip_lib.IsalError, zipfile.BadZipFile, struct.error) as e:  # type: ignore[misc]  # isal's stub calls it an instance
         raise BrokenWorkbook(broken) from e
     except OSError as e:
         raise NotAWorkbook(f"{path} cannot be read: {e.strerror}.") from e
@@ -153,7 +200,8 @@ def read_cells(path: Path, sheet: str, part: str, strings: list[str]) -> Cells:
     reader = _Reader(sheet, strings)
     for number, row in rows(path, part):
         reader.read(number, row)
-    return Cells(reader.constants, reader.formulas, [_settled(values) for values in reader.saved])
+    saved = [None if i in reader.bare else _settled(values) for i, values in enumerate(reader.saved)]
+    return Cells(reader.constants, reader.formulas, saved)
 
 
 def _settled(values: Values) -> Values:
@@ -169,6 +217,7 @@ class _Reader:
         self.constants: dict[tuple[int, int], Scalar] = {}
         self.formulas: list[Formula] = []
         self.saved: list[Values] = []
+        self.bare: set[int] = set()  # formulas without a saved value
         self._tall: list[int] = []  # array formulas that reach below the row of their first cell
         self._shared: dict[bytes, tuple[str, str]] = {}  # the formula that others repeat, and its cell
 
@@ -185,6 +234,8 @@ class _Reader:
             if b"<f" in inside:
                 here.append(self._add_formula(row, column, inside))
             value = cell_value(attributes, inside, self.strings)
+            if value is None and b"<f" in inside:
+                self.bare.add(here[-1])
             if value is not None:
                 there[column] = value
         self._tall = [i for i in here if self.formulas[i].cells.height > 1]
@@ -199,7 +250,7 @@ class _Reader:
         found = FORMULA.search(inside)
         if found:
             given = dict(ATTRIBUTE.findall(found[1]))
-            text = unescaped(found[2])
+            text = unescaped(found[2] or b"")
             is_array = given.get(b"t") == b"array"
             if is_array and b"ref" in given:
                 cells = a1_range(self.sheet, given[b"ref"].decode()) or cells

@@ -5,7 +5,6 @@ calculated but given, so that a fault is seen on the sheet where it arises.
 """
 
 import re
-from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,7 +20,7 @@ from xlgpt.engines import gaps, inputs
 from xlgpt.engines.formula import EMPTY, Argument, Call, Constant, Node, Tree, take_apart
 from xlgpt.errors import FormulaError
 from xlgpt.layout import Range
-from xlgpt.worksheet import CellError, Values, a1_range
+from xlgpt.worksheet import CellError, Cells, Values, a1_range, overlap, part
 
 SHEET = re.compile(r"(?:'((?:[^']|'')+)'|([^'!]+))!(.+)")
 NOT_AVAILABLE = Error.errors["#N/A"]
@@ -34,55 +33,21 @@ Tick = Callable[[], None]
 
 @dataclass
 class _Sheet:
-    """A sheet's formulas, found by the cells that they fill, and what they showed when last evaluated."""
+    """A sheet's formulas and constants, and what the formulas showed when last evaluated."""
 
-    formulas: list[Formula]
+    cells: Cells
     constants: dict[tuple[int, int], Any]
-    by_row: dict[int, list[tuple[int, int]]] = field(default_factory=dict)  # (first column, formula), sorted
-    tall: list[int] = field(default_factory=list)
     results: dict[int, Values] = field(default_factory=dict)
     given: dict[int, Values] = field(default_factory=dict)
 
-    def __post_init__(self) -> None:
-        for i, formula in enumerate(self.formulas):
-            if formula.cells.height == 1:
-                self.by_row.setdefault(formula.cells.row, []).append((formula.cells.column, i))
-            else:
-                self.tall.append(i)
-        for spans in self.by_row.values():
-            spans.sort()
+    @property
+    def formulas(self) -> list[Formula]:
+        """All of them, in the order of the file."""
+        return self.cells.formulas
 
     def over(self, cells: Range) -> Iterator[int]:
         """The formulas that fill some of these cells."""
-        for i in self.tall:
-            if overlap(self.formulas[i].cells, cells):
-                yield i
-        if cells.height <= len(self.by_row):
-            rows = [row for row in range(cells.row, cells.row + cells.height) if row in self.by_row]
-        else:
-            rows = [row for row in self.by_row if cells.row <= row < cells.row + cells.height]
-        for row in rows:
-            spans = self.by_row[row]
-            first = max(0, bisect_right(spans, (cells.column, len(self.formulas))) - 1)
-            for column, i in spans[first:]:
-                if column >= cells.column + cells.width:
-                    break
-                if column + self.formulas[i].cells.width > cells.column:
-                    yield i
-
-
-def overlap(a: Range, b: Range) -> Range | None:
-    """The cells that two blocks on a sheet have in common."""
-    row, column = max(a.row, b.row), max(a.column, b.column)
-    height = min(a.row + a.height, b.row + b.height) - row
-    width = min(a.column + a.width, b.column + b.width) - column
-    return Range(a.sheet, row, column, height, width) if height > 0 and width > 0 else None
-
-
-def part(values: Values, of: Range, wanted: Range) -> Values:
-    """The values of some of a block's cells."""
-    row, column = wanted.row - of.row, wanted.column - of.column
-    return values[row : row + wanted.height, column : column + wanted.width]
+        return self.cells.over(cells)
 
 
 class FormulasLibrary:
@@ -145,7 +110,7 @@ class FormulasLibrary:
         if name not in self._sheets:
             cells = self._book.cells(name)
             constants = {place: _in_library(value) for place, value in cells.constants.items()}
-            self._sheets[name] = _Sheet(cells.formulas, constants)
+            self._sheets[name] = _Sheet(cells, constants)
         return self._sheets[name]
 
     def _settle(self, cells: Range) -> None:
@@ -217,6 +182,8 @@ class FormulasLibrary:
         values = np.atleast_2d(values)
         if values.size > 1 and not formula.is_array:
             values = np.array([[NO_VALUE]], dtype=object)
+        if values.dtype == object:
+            values = np.array([0.0 if v is EMPTY else v for v in values.flat], dtype=object).reshape(values.shape)
         return _fitted(_settled(values), cells.height, cells.width)
 
     def _node(self, node: Node, tree: Tree, cells: Range) -> Any:
@@ -236,9 +203,11 @@ class FormulasLibrary:
             return node.function(*node.extra, Ranges().push(where.a1)) if where else NO_REFERENCE
         values = [self._node(argument, tree, cells) for argument in node.arguments]
         try:
-            return gaps.index(node, values) if node.name == "INDEX" else node.function(*node.extra, *values)
+            return gaps.WORKAROUNDS.get(node.name, gaps.plain)(node, values)
         except Exception as e:
-            raise FormulaError(f"{cells.absolute} cannot be evaluated: the formulas library fails in {node.name}: {e}.") from e
+            raise FormulaError(
+                f"{cells.absolute} cannot be evaluated: the formulas library fails in {node.name}: {e}."
+            ) from e
 
     def _if(self, node: Call, tree: Tree, cells: Range) -> Any:
         """IF calculates only the branch that it takes, unless its condition is an array."""
@@ -377,8 +346,10 @@ def _shown(value: Any) -> Any:
         return ""
     if isinstance(value, XlError):
         return CellError(str(value))
-    if isinstance(value, str | bool | np.bool_):
-        return bool(value) if isinstance(value, np.bool_) else str(value)
+    if isinstance(value, bool | np.bool_):
+        return bool(value)
+    if isinstance(value, str):
+        return str(value)
     if isinstance(value, int | float | np.number):
         return float(value) if np.isfinite(value) else CellError("#NUM!")
     return CellError("#VALUE!")

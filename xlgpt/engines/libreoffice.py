@@ -1,1 +1,203 @@
-class LibreOffice: ...
+"""Calculates a workbook in LibreOffice: one of its own, without a window, which ends with the engine."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import uuid
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from xlgpt.book import Book, Prompt
+from xlgpt.engines import inputs
+from xlgpt.errors import EngineFailed, EngineNotFound
+from xlgpt.layout import Range
+from xlgpt.worksheet import CellError, Values
+
+SERVER = Path(__file__).with_name("uno_server.py")
+CRASHED = "crashed"  # as uno_server.py says it
+PLACES = (
+    "/Applications/LibreOffice.app/Contents/MacOS/soffice",
+    r"C:\Program Files\LibreOffice\program\soffice.exe",
+    r"C:\Program Files (x86)\LibreOffice\program\soffice.exe",
+)
+NO_LIBREOFFICE = (
+    "LibreOffice was not found. Debian, Ubuntu: `apt-get install libreoffice-calc python3-uno`; macOS: "
+    "`brew install --cask libreoffice`; Windows: `winget install TheDocumentFoundation.LibreOffice`. "
+    "Where it stands elsewhere, set XLGPT_SOFFICE to its soffice."
+)
+NO_UNO = (
+    "LibreOffice is there, but no Python that can talk to it. Debian, Ubuntu: `apt-get install python3-uno`; on macOS "
+    "and Windows it is part of the LibreOffice from libreoffice.org."
+)
+# No lock files: the workbook is never saved, and two checks may read it at once. No calculation on loading.
+SETTINGS = """<?xml version="1.0" encoding="UTF-8"?>
+<oor:items xmlns:oor="http://openoffice.org/2001/registry">
+<item oor:path="/org.openoffice.Office.Common/Misc">
+<prop oor:name="UseLocking" oor:op="fuse"><value>false</value></prop>
+<prop oor:name="UseDocumentSystemFileLocking" oor:op="fuse"><value>false</value></prop>
+<prop oor:name="UseDocumentOOoLockFile" oor:op="fuse"><value>false</value></prop>
+</item>
+<item oor:path="/org.openoffice.Office.Calc/Formula/Load">
+<prop oor:name="OOXMLRecalcMode" oor:op="fuse"><value>1</value></prop>
+</item>
+</oor:items>
+"""
+
+
+@cache
+def find_soffice() -> str:
+    """LibreOffice's program. Raises EngineNotFound."""
+    places = (os.environ.get("XLGPT_SOFFICE"), shutil.which("soffice"), shutil.which("libreoffice"), *PLACES)
+    for place in places:
+        if place and Path(place).is_file():
+            return str(place)
+    raise EngineNotFound(NO_LIBREOFFICE)
+
+
+@cache
+def find_python(soffice: str) -> str:
+    """A Python that can import `uno`: LibreOffice's own, or the system's. Raises EngineNotFound."""
+    program = Path(soffice).resolve().parent
+    own = (program / "python", program / "python.exe", program.parent / "Resources" / "python")
+    for python in (*own, Path("/usr/bin/python3"), Path(sys.executable)):
+        if python.is_file():
+            tried = subprocess.run([python, "-c", "import uno"], capture_output=True, env=_environment(), check=False)
+            if tried.returncode == 0:
+                return str(python)
+    raise EngineNotFound(NO_UNO)
+
+
+def _environment() -> dict[str, str]:
+    """Ours, without what would send another Python to this one's libraries."""
+    return {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "VIRTUAL_ENV"))}
+
+
+class LibreOffice:
+    """An engine. Raises EngineNotFound, EngineFailed.
+
+    start_timeout: seconds that LibreOffice may take to start; loading and calculating may take as long as they do.
+    The workbook is loaded in the background: the first request waits for it.
+    """
+
+    def __init__(self, book: Book, start_timeout: float = 60):
+        self._book = book
+        self._set = {cells: values for cells, values in inputs(book, book.prompt).items()}
+        self._fresh, self._loading = True, True
+        soffice = find_soffice()
+        python = find_python(soffice)
+        self._profile = Path(tempfile.mkdtemp(prefix="xlgpt-"))
+        self._process: subprocess.Popen[str] | None = None
+        try:
+            self._start(python, soffice, start_timeout)
+            self._send("open", str(book.path.resolve()))
+        except BaseException:
+            self.close()
+            raise
+
+    def _start(self, python: str, soffice: str, timeout: float) -> None:
+        (self._profile / "user").mkdir()
+        (self._profile / "user" / "registrymodifications.xcu").write_text(SETTINGS, encoding="utf-8")
+        pipe = f"xlgpt{uuid.uuid4().hex}"
+        self._process = subprocess.Popen(
+            [python, str(SERVER), soffice, str(self._profile), pipe, str(timeout)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=_environment(),
+            text=True,
+            encoding="utf-8",
+            start_new_session=True,  # so that Ctrl-C reaches us alone, and all that was started can be ended together
+        )
+        started = self._answer()
+        if "error" in started:
+            raise EngineFailed(
+                f"LibreOffice did not start: {started['error']}. Give it more time with --start-timeout, or try "
+                f"`{soffice} --headless --version`."
+            )
+
+    def calculate(self, prompt: Prompt) -> None:
+        """Set the cells that differ and calculate: everything at first, later only what depends on them."""
+        for cells, values in inputs(self._book, prompt).items():
+            for row in np.flatnonzero((values != self._set[cells]).any(axis=1)):
+                one = cells.rows(int(row), int(row) + 1)
+                self._ask("set", _place(one), [values[row].tolist()])
+            self._set[cells] = values
+        self._ask("calculate", self._fresh)
+        self._fresh = False
+
+    def read(self, cells: Range) -> Values:
+        """What the cells show."""
+        rows = self._ask("read", _place(cells))
+        values = np.empty((cells.height, cells.width), dtype=object)
+        for i, row in enumerate(rows):
+            values[i] = [CellError(value["error"]) if isinstance(value, dict) else value for value in row]
+        if all(type(value) is float for value in values.flat):
+            return values.astype(np.float64)
+        return values
+
+    def close(self) -> None:
+        """End LibreOffice and all that was started with it, and remove its profile."""
+        if self._process:
+            _end(self._process)
+            self._process = None
+        shutil.rmtree(self._profile, ignore_errors=True)
+
+    def _ask(self, do: str, *arguments: Any) -> Any:
+        """What LibreOffice answers to a request. Raises EngineFailed."""
+        if self._loading:
+            self._loading = False
+            self._result("open")
+        self._send(do, *arguments)
+        return self._result(do)
+
+    def _send(self, do: str, *arguments: Any) -> None:
+        if self._process and self._process.stdin:
+            with suppress(BrokenPipeError):  # then there will be no answer either
+                self._process.stdin.write(json.dumps({"do": do, "with": arguments}) + "\n")
+                self._process.stdin.flush()
+
+    def _result(self, do: str) -> Any:
+        reply = self._answer()
+        if "error" not in reply:
+            return reply["result"]
+        doing = {"open": "loading", "set": "writing a cell of", "calculate": "calculating", "read": "reading"}[do]
+        if reply["error"] == CRASHED:
+            raise EngineFailed(f"LibreOffice crashed or was ended while {doing} {self._book.path}.")
+        raise EngineFailed(f"LibreOffice failed while {doing} {self._book.path}: {reply['error']}.")
+
+    def _answer(self) -> dict[str, Any]:
+        line = self._process.stdout.readline() if self._process and self._process.stdout else ""
+        reply: dict[str, Any] = json.loads(line) if line else {"error": CRASHED}
+        return reply
+
+
+def _place(cells: Range) -> tuple[str, int, int, int, int]:
+    return cells.sheet, cells.row, cells.column, cells.height, cells.width
+
+
+def _end(process: "subprocess.Popen[str]") -> None:
+    """End a process and all that it started: they share a session, or on Windows a tree."""
+    if sys.platform == "win32":
+        subprocess.run(["taskkill", "/F", "/T", "/PID", str(process.pid)], capture_output=True, check=False)
+    else:
+        for way in (signal.SIGTERM, signal.SIGKILL):
+            try:
+                os.killpg(process.pid, way)
+                process.wait(2)
+            except ProcessLookupError:
+                break
+            except subprocess.TimeoutExpired:
+                continue
+    process.wait()
+    for pipe in (process.stdin, process.stdout):
+        if pipe:
+            with suppress(BrokenPipeError):
+                pipe.close()

@@ -1,0 +1,129 @@
+"""Starts a LibreOffice of its own and does what it is told: a line of JSON in, a line of JSON out.
+
+It runs under the Python that can import `uno`, which is LibreOffice's or the system's, and so imports nothing else of
+xlgpt. When its input ends, LibreOffice ends too.
+
+    python3 uno_server.py SOFFICE PROFILE PIPE TIMEOUT
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from typing import Any
+
+import uno  # type: ignore[import-not-found]
+from com.sun.star.beans import PropertyValue  # type: ignore[import-not-found]
+from com.sun.star.connection import NoConnectException  # type: ignore[import-not-found]
+
+STARTED = "started"
+CRASHED = "crashed"
+
+
+class Office:
+    """One LibreOffice, with at most one document."""
+
+    def __init__(self, soffice: str, profile: str, pipe: str, timeout: float):
+        options = ["--headless", "--norestore", "--nologo", "--nodefault", "--nofirststartwizard"]
+        place = f"-env:UserInstallation={uno.systemPathToFileUrl(profile)}"
+        self.process = subprocess.Popen(
+            [soffice, *options, place, f"--accept=pipe,name={pipe};urp;"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        local = uno.getComponentContext()
+        resolver = local.ServiceManager.createInstanceWithContext("com.sun.star.bridge.UnoUrlResolver", local)
+        context = self._connect(resolver, f"uno:pipe,name={pipe};urp;StarOffice.ComponentContext", timeout)
+        self.desktop = context.ServiceManager.createInstanceWithContext("com.sun.star.frame.Desktop", context)
+        self.document: Any = None
+
+    def _connect(self, resolver: Any, url: str, timeout: float) -> Any:
+        end = time.monotonic() + timeout
+        while time.monotonic() < end:
+            try:
+                return resolver.resolve(url)
+            except NoConnectException:
+                if self.process.poll():
+                    raise RuntimeError(f"it ended at once, with exit code {self.process.returncode}") from None
+                time.sleep(0.05)
+        raise TimeoutError(f"it did not answer within {timeout:g} seconds")
+
+    def open(self, path: str) -> None:
+        """Load a workbook; it calculates only when asked to."""
+        hidden = PropertyValue()
+        hidden.Name, hidden.Value = "Hidden", True
+        self.document = self.desktop.loadComponentFromURL(uno.systemPathToFileUrl(path), "_blank", 0, (hidden,))
+        if self.document is None or not hasattr(self.document, "Sheets"):
+            raise ValueError("LibreOffice cannot load it as a spreadsheet")
+        self.document.enableAutomaticCalculation(False)
+
+    def set(self, cells: list[Any], values: list[list[Any]]) -> None:
+        """Fill cells with texts and numbers; empty text empties them."""
+        self._range(cells).setDataArray(tuple(tuple(row) for row in values))
+
+    def calculate(self, everything: bool) -> None:
+        """Calculate all formulas, or only those that depend on what was set."""
+        if everything:
+            self.document.calculateAll()
+        else:
+            self.document.calculate()
+
+    def read(self, cells: list[Any]) -> list[list[Any]]:
+        """What cells show, row by row; an error value as an object with its text."""
+        block = self._range(cells)
+        rows = [list(row) for row in block.getDataArray()]
+        for i, row in enumerate(rows):
+            for j, value in enumerate(row):
+                if value is None:
+                    row[j] = {"error": block.getCellByPosition(j, i).String or "an error"}
+        return rows
+
+    def _range(self, cells: list[Any]) -> Any:
+        sheet, row, column, height, width = cells
+        there = self.document.Sheets.getByName(sheet)
+        return there.getCellRangeByPosition(column, row, column + width - 1, row + height - 1)
+
+    def crashed(self) -> bool:
+        """Whether LibreOffice has ended; it may take a moment to do so."""
+        try:
+            self.process.wait(3)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
+
+def answer(**reply: Any) -> None:
+    """One line of JSON on standard output."""
+    sys.stdout.write(json.dumps(reply) + "\n")
+    sys.stdout.flush()
+
+
+def serve(office: Office) -> None:
+    """Do what each line of standard input asks, until there are no more."""
+    for line in sys.stdin:
+        request = json.loads(line)
+        try:
+            answer(result=getattr(office, request["do"])(*request["with"]))
+        except Exception as e:
+            message = f"{type(e).__name__}: {e}".splitlines()[0]
+            answer(error=CRASHED if office.crashed() else message)
+
+
+def main() -> None:
+    """Start LibreOffice, say so, serve."""
+    soffice, profile, pipe, timeout = sys.argv[1:]
+    try:
+        office = Office(soffice, profile, pipe, float(timeout))
+    except Exception as e:
+        answer(error=str(e).splitlines()[0])
+        return
+    answer(result=STARTED)
+    serve(office)
+    office.process.terminate()
+
+
+if __name__ == "__main__":
+    main()
