@@ -69,12 +69,13 @@ for picture in json.loads(pictures):
 
 
 def main() -> None:
+    """Build the bundled model's workbook and render three of its sheets."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "tiny.xlsx"
         xlgpt.build(path, model="tiny", prompt=PROMPT, context=12)
         pattern = Book(path).named("blocks.0.attn.pattern")
         pictures = [
-            Picture("home.png", "Home", "A1:O45"),
+            Picture("home.png", "Home", "A1:O47"),
             Picture("block.png", "Block 0", f"A{pattern.row - 4}:AA{pattern.row + 24}"),
             Picture("weights.png", "h.0", "A1:N30"),
         ]

@@ -104,6 +104,10 @@ def transposed(tensors: Tensors) -> None:
     tensors["h.0.mlp.c_fc.weight"] = np.ascontiguousarray(tensors["h.0.mlp.c_fc.weight"].T)
 
 
+def twice(tensors: Tensors) -> None:
+    tensors["transformer.wpe.weight"] = tensors["wpe.weight"] + 1
+
+
 def whole_numbers(tensors: Tensors) -> None:
     tensors["wpe.weight"] = tensors["wpe.weight"].astype(np.int8)
 
@@ -125,6 +129,7 @@ def other_head(tensors: Tensors) -> None:
         (lacks, "lacks the tensor h.1.mlp.c_fc.bias of shape [32]"),
         (too_many, "holds the tensor h.2.ln_1.weight"),
         (transposed, "h.0.mlp.c_fc.weight has shape [32, 8]; config.json asks for [8, 32]"),
+        (twice, "wpe.weight stands in the checkpoint twice"),
         (whole_numbers, "wpe.weight is stored as I8"),
         (not_finite(np.nan), "h.1.attn.c_proj.weight holds nan at [2, 3]"),
         (not_finite(np.inf), "h.1.attn.c_proj.weight holds inf at [2, 3]"),
@@ -158,7 +163,7 @@ def test_a_file_that_shrinks_while_it_is_read(make_checkpoint: Make, desk: Path)
         if phase == "Calculating the prompt":
             (folder / "model.safetensors").write_bytes(b"")
 
-    with pytest.raises(XlgptError, match="model.safetensors cannot be read"):
+    with pytest.raises(XlgptError, match=r"model\.safetensors cannot be read"):
         build(desk / "out.xlsx", str(folder), "hello", progress=shrink)
     assert contents(desk) == {"out.xlsx": OLD}
 

@@ -1,4 +1,4 @@
-"""The NumPy reference against `transformers`: on a checkpoint it saved with its answers, and live where it is installed."""
+"""The NumPy reference against `transformers`: on a checkpoint that it saved with its answers, and live."""
 
 import math
 from collections.abc import Callable

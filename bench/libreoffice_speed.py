@@ -1,0 +1,66 @@
+"""How long LibreOffice takes over a workbook: load, a full calculation, and one after an edit of the last token.
+
+    python bench/libreoffice_speed.py [--model random:gpt2] [--context 16]
+
+Every row of the context is in use. Prints a Markdown table.
+"""
+
+import argparse
+import dataclasses
+import tempfile
+import time
+from pathlib import Path
+
+import xlgpt
+from xlgpt.book import Book
+from xlgpt.checkpoint import load
+from xlgpt.engines.libreoffice import LibreOffice
+
+PASSAGE = "If today is Tuesday, tomorrow is Wednesday. Mike is quick. He moves quickly. The cow says moo. " * 20
+
+
+def full_prompt(model: str, context: int) -> str:
+    """The beginning of a passage that fills the context."""
+    tokenizer = load(model).tokenizer
+    return tokenizer.decode(tokenizer.encode(PASSAGE)[:context])
+
+
+def main() -> None:
+    """Build, load, calculate, edit, and print what each took."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default="random:gpt2")
+    parser.add_argument("--context", type=int, default=16)
+    args = parser.parse_args()
+    rows: list[tuple[str, float]] = []
+
+    def timed(what: str, start: float) -> float:
+        rows.append((what, time.perf_counter() - start))
+        return time.perf_counter()
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "book.xlsx"
+        start = time.perf_counter()
+        built = xlgpt.build(path, model=args.model, context=args.context, prompt=full_prompt(args.model, args.context))
+        start = timed("build", start)
+        book = Book(path)
+        prompt, reads = book.prompt, book.named("next_token")
+        start = time.perf_counter()
+        engine = LibreOffice(book)
+        try:
+            start = timed("start LibreOffice and load", start)
+            engine.calculate(prompt)
+            engine.read(reads)
+            start = timed(f"calculate {len(prompt.ids)} tokens", start)
+            engine.calculate(dataclasses.replace(prompt, ids=(*prompt.ids[:-1], prompt.ids[0])))
+            engine.read(reads)
+            start = timed("calculate after an edit of the last token", start)
+        finally:
+            engine.close()
+    print(f"{args.model}, {built.cells:,} cells, {built.formulas:,} formulas, {built.size / 1e6:.0f} MB\n")
+    print("| step | seconds |\n| --- | ---: |")
+    for what, seconds in rows:
+        print(f"| {what} | {seconds:.1f} |")
+
+
+if __name__ == "__main__":
+    main()
