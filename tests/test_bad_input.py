@@ -227,7 +227,7 @@ def test_arguments_that_click_refuses(desk: Path, arguments: list[str], capfd: A
     [
         ("n_layer=1,n_inner=16382", "blocks.0.mlp.pre would end at row"),  # three columns of labels stand before it
         ("n_layer=1,n_embd=5462,n_inner=1", "h.0.attn.c_attn.weight would end at row"),
-        ("n_layer=1,vocab_size=1048576", "a sheet has 1,048,576 rows and 16,384 columns"),
+        ("n_layer=1,n_positions=1048576", "a sheet has 1,048,576 rows and 16,384 columns"),
     ],
 )
 def test_more_than_a_sheet_holds(fails: Run, dimensions: str, words: str) -> None:
@@ -310,15 +310,13 @@ def test_a_move_that_fails(monkeypatch: pytest.MonkeyPatch, fails: Run, make_che
 
 # --- a build that is stopped
 
-WORKERS_HEAR_IT = pytest.mark.xfail(reason="weightsheet.py: a worker that is still importing prints a traceback")
-
 
 @pytest.mark.parametrize(
     ("size", "send"),  # a terminal sends it to the whole group
     [
         pytest.param("n_layer=4,n_embd=256", os.kill, id="one process"),
         pytest.param("n_layer=2,n_embd=768", os.kill, id="workers"),
-        pytest.param("n_layer=2,n_embd=768", os.killpg, id="workers, from a terminal", marks=WORKERS_HEAR_IT),
+        pytest.param("n_layer=2,n_embd=768", os.killpg, id="workers, from a terminal"),
     ],
 )
 def test_control_c_in_the_middle(desk: Path, size: str, send: Callable[[int, int], None]) -> None:

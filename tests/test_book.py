@@ -62,7 +62,7 @@ def test_formulas_and_the_prompt_are_found(tiny_book: Path) -> None:
         f for f in book.cells("Block 0").formulas if f.cells.row == book.named("blocks.0.resid_pre").row and f.is_array
     )
     assert first.cells == book.named("blocks.0.resid_pre").rows(0, 1)
-    assert first.text.startswith('IF($A8="","",Embeddings!')
+    assert first.text.startswith("IF($A8")
     assert book.prompt.ids == tuple(book.tokenizer.encode(book.prompt.text))
     assert len(book.prompt.ids) == 7
     with pytest.raises(PromptTooLong, match="rows for 16"):

@@ -12,7 +12,7 @@ from conftest import run_xlgpt
 
 import xlgpt
 from xlgpt.book import Book
-from xlgpt.check import compare
+from xlgpt.compare import compare
 from xlgpt.errors import PromptTooLong, UsageError
 from xlgpt.layout import Range
 from xlgpt.worksheet import CellError

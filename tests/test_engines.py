@@ -352,7 +352,7 @@ def test_prompts_that_look_like_formulas_are_text(tiny_book: Path) -> None:
     try:
         for text in ("=1+1", "+1", "'a", "  b ", "1"):
             engine.calculate(book.prompt_of(text))
-            assert str(engine.read(book.named("prompt"))[0, 0]) in (text, f"{text}.0")
+            assert engine.read(book.named("prompt"))[0, 0] == text
             assert engine.read(book.named("n_tokens"))[0, 0] == len(book.prompt_of(text).ids)
     finally:
         engine.close()

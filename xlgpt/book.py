@@ -78,7 +78,7 @@ class BookWeights:
         if not len(gaps):
             return None
         row, column = (int(i) for i in gaps[0])
-        return self._book.named(name).rows(row, row + 1).columns(column, column + 1)
+        return self._book.named(name).cell(row, column)
 
     def _read(self, sheet: str) -> dict[str, Array]:
         places = {name: self._book.named(name) for name in self.sheets[sheet]}

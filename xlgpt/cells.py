@@ -15,12 +15,18 @@ from xlgpt.layout import Range
 CHUNK = 1 << 18  # numbers formatted at a time
 
 # What XML cannot hold stands as _xHHHH_ (ECMA-376 22.9.2.19, ST_Xstring); so does an underscore that would begin one.
+COUNTS = re.compile(rb' (count|uniqueCount)="\d+"(?: (count|uniqueCount)="\d+")?')
 UNWRITABLE = re.compile(r"[\x00-\x08\x0b-\x1f\ufffe\uffff]|_(?=x[0-9A-Fa-f]{4}_)")
+
+
+def escaped(text: str) -> str:
+    """A text with what no XML can hold as _xHHHH_."""
+    return UNWRITABLE.sub(lambda found: f"_x{ord(found[0]):04X}_", text)
 
 
 def xstring(text: str) -> str:
     """A text as it stands inside an element."""
-    return escape(UNWRITABLE.sub(lambda found: f"_x{ord(found[0]):04X}_", text))
+    return escape(escaped(text))
 
 
 def number_rows(matrix: NDArray[np.float32]) -> Iterator[bytes]:
@@ -33,11 +39,29 @@ def number_rows(matrix: NDArray[np.float32]) -> Iterator[bytes]:
         yield b"<row><c><v>%b</v></c></row>" % cells
 
 
-def constant(cell: bytes, value: int | str, style: int) -> bytes:
+class Strings:
+    """The workbook's shared strings (ECMA-376 18.4): those that XlsxWriter wrote, and more after them."""
+
+    def __init__(self, xml: bytes):
+        self._xml = xml
+        self._first = xml.count(b"<si>")
+        self._more: dict[str, int] = {}
+
+    def index(self, text: str) -> int:
+        """The number of a text, which is added where it is new."""
+        return self._first + self._more.setdefault(text, len(self._more))
+
+    def xml(self) -> bytes:
+        """The whole part."""
+        items = (f'<si><t xml:space="preserve">{xstring(text)}</t></si>' for text in self._more)
+        head, _, end = COUNTS.sub(b"", self._xml, count=1).rpartition(b"</sst>")
+        return head + "".join(items).encode() + b"</sst>" + end
+
+
+def constant(cell: bytes, value: int | str, style: int, strings: Strings) -> bytes:
     """A cell with a number or a text."""
     if isinstance(value, str):
-        text = xstring(value).encode()
-        return b'<c r="%b" s="%d" t="inlineStr"><is><t xml:space="preserve">%b</t></is></c>' % (cell, style, text)
+        return b'<c r="%b" s="%d" t="s"><v>%d</v></c>' % (cell, style, strings.index(value))
     return b'<c r="%b" s="%d"><v>%d</v></c>' % (cell, style, value)
 
 

@@ -1,43 +1,28 @@
 """xlgpt check: calculates a finished workbook from its formulas and holds every band against NumPy."""
 
 import time
-from collections.abc import Iterator
-from dataclasses import astuple, dataclass, replace
 from pathlib import Path
-
-import numpy as np
 
 from xlgpt.book import Book, Prompt
 from xlgpt.build import peak_memory, silent
-from xlgpt.checkpoint import Model, load
+from xlgpt.check_weights import check_weights
+from xlgpt.checkpoint import load
+from xlgpt.compare import TOLERANCE, compare, expected_cells, stale
 from xlgpt.compile import Formula
-from xlgpt.engines import NAMES, Engine
-from xlgpt.engines.formulas_library import FormulasLibrary
-from xlgpt.engines.libreoffice import LibreOffice
+from xlgpt.engines import Engine, FormulasLibrary, start
 from xlgpt.errors import BrokenWorkbook, FormulaError, UsageError
-from xlgpt.layout import Placed, Range
+from xlgpt.inventory import CheckedSheet, plan_of
+from xlgpt.layout import Range
 from xlgpt.report import BandResult, PromptResult, Report, SheetResult
-from xlgpt.values import expected, on_sheet
+from xlgpt.values import expected
 from xlgpt.workbook import Progress
-from xlgpt.worksheet import CellError, Cells, Values, overlap, part
+from xlgpt.worksheet import Cells, Values, overlap
 
-TOLERANCE = 1e-6  # absolute, and again relative
 LONGEST = 32  # tokens of the longest prompt that is tried unasked
 PASSAGE = (
     "The rain had stopped by Monday morning, and the children ran out to see the river. It was higher than before; "
     'two ducks swam where the path had been. "Tomorrow," said the oldest, "we will build a boat." And so they did.'
 )
-
-
-@dataclass(frozen=True)
-class _Sheet:
-    """A sheet with formulas: its bands, the cells each takes, and the formulas that belong to none."""
-
-    name: str
-    bands: tuple[tuple[Placed, Range], ...]
-    others: tuple[Range, ...]  # blocks of cells
-    formulas: int
-    missing: tuple[BandResult, ...]  # bands whose cells are not what they should be, before anything is calculated
 
 
 def check(
@@ -57,16 +42,20 @@ def check(
     calculated, not from the reference. rows: "last" or a number of rows, for a quick look.
     Raises NotAWorkbook, ForeignWorkbook, BrokenWorkbook, PromptTooLong, UsageError, EngineNotFound, EngineFailed.
     """
-    start = time.monotonic()
-    _refuse(engine, chain, rows)
+    began = time.monotonic()
     book = Book(path)
+    last_rows = _last_rows(engine, chain, rows)
     chosen = [book.prompt_of(text) for text in prompts] or _usual(book)
-    plan = [sheet for name in _stages(book) if (sheet := _planned(book, name)).formulas]
+    plan = [sheet for name in _stages(book) if (sheet := plan_of(book, name)).formulas]
     results: list[PromptResult] = []
-    with Checker(book, engine, chain, rows, start_timeout, plan, len(chosen), progress) as checker:
-        weights = tuple(_check_weights(book, load(model) if model else None, progress))
+    calculating = start(engine, book, start_timeout)
+    try:
+        weights = tuple(check_weights(book, load(model) if model else None, progress))
         if not any(sheet.problems for sheet in weights if sheet.sheet in book.weights.sheets):
-            results = [checker.check(prompt) for prompt in chosen]
+            checker = Checker(book, calculating, chain, last_rows, plan, progress)
+            results = [checker.check(prompt, share=(i, len(chosen))) for i, prompt in enumerate(chosen)]
+    finally:
+        calculating.close()
     left_out = f"Left out by --rows {rows}: all other rows of tokens; they were given by NumPy." if rows else ""
     return Report(
         Path(path),
@@ -75,7 +64,7 @@ def check(
         tuple(results),
         model or "",
         left_out,
-        time.monotonic() - start,
+        time.monotonic() - began,
         peak_memory(),
         TOLERANCE,
         sum(values is None for name in _stages(book) for values in book.cells(name).saved),
@@ -87,13 +76,15 @@ def _stages(book: Book) -> list[str]:
     return [name for name in book.sheets if name not in book.weights.sheets]
 
 
-def _refuse(engine: str, chain: bool, rows: str | int | None) -> None:
-    if engine not in NAMES:
-        raise UsageError(f"There is no engine {engine!r}; choose {' or '.join(NAMES)}.")
-    if rows is not None and rows != "last" and not (str(rows).isdecimal() and int(rows) > 0):
+def _last_rows(engine: str, chain: bool, rows: str | int | None) -> int | None:
+    """How many of the last rows are to be calculated; None for all."""
+    if rows is None:
+        return None
+    if rows != "last" and not (str(rows).isdecimal() and int(rows) > 0):
         raise UsageError(f"--rows {rows}: write last, or a number of rows.")
-    if rows is not None and (chain or engine == "libreoffice"):
+    if chain or engine == "libreoffice":
         raise UsageError("--rows leaves rows out, which only works without --chain and with --engine formulas.")
+    return 1 if rows == "last" else int(rows)
 
 
 def _usual(book: Book) -> list[Prompt]:
@@ -112,185 +103,47 @@ def _beginning(book: Book, count: int) -> str:
     return PASSAGE[:length]
 
 
-def _check_weights(book: Book, model: Model | None, progress: Progress) -> Iterator[SheetResult]:
-    """Every weight sheet: whether all numbers are there, and equal to the checkpoint's."""
-    if model:
-        yield from _check_facts(book, model)
-    total = len(book.weights.shapes())
-    done = 0
-    for sheet, names in book.weights.sheets.items():
-        start = time.monotonic()
-        bands = []
-        for name in names:
-            progress("Reading the weights", done, total)
-            bands.append(_check_tensor(book, name, model))
-            done += 1
-        yield SheetResult(sheet, tuple(bands), 0, time.monotonic() - start)
-    progress("Reading the weights", total, total)
-
-
-def _check_tensor(book: Book, name: str, model: Model | None) -> BandResult:
-    size, gap = book.weights.cells(name).size, book.weights.missing(name)
-    if gap:
-        return BandResult(name, size, problem=f"{gap.absolute} holds no number; the sheet was cut short or changed.")
-    if model is None or name not in model.weights.shapes():
-        return BandResult(name, size, problem=f"{model.name} has no such tensor." if model else "")
-    theirs, ours = model.weights.tensor(name), book.weights.tensor(name).astype(np.float32)
-    if ours.shape != theirs.shape:
-        return BandResult(name, size, problem=f"It has the shape {ours.shape}; in {model.name} it has {theirs.shape}.")
-    differs = np.argwhere((ours.view(np.uint32) != theirs.view(np.uint32)).reshape(book.weights.cells(name).shape))
-    if not len(differs):
-        return BandResult(name, size)
-    cells, (row, column) = book.named(name), (int(i) for i in differs[0])
-    cell = cells.rows(row, row + 1).columns(column, column + 1).absolute
-    return BandResult(name, size, problem=f"{len(differs):,} weights differ from {model.name}, the first at {cell}.")
-
-
-def _check_facts(book: Book, model: Model) -> Iterator[SheetResult]:
-    """The configuration and the vocabulary, against the checkpoint's."""
-    facts = zip(vars(model.config), astuple(book.config), astuple(model.config), strict=True)
-    bands = [
-        BandResult(key, 1, problem="" if ours == theirs else f"It is {ours!r}; in {model.name} it is {theirs!r}.")
-        for key, ours, theirs in facts
-    ]
-    home = book.named("n_layer").sheet
-    yield SheetResult(home, tuple(bands), 0, 0.0)
-    same = book.tokenizer.tokens == model.tokenizer.tokens and book.tokenizer.merges == model.tokenizer.merges
-    problem = "" if same else f"The tokens or the merges are not those of {model.name}."
-    yield SheetResult(book.named("vocabulary").sheet, (BandResult("vocabulary", problem=problem),), 0, 0.0)
-
-
-def _planned(book: Book, name: str) -> _Sheet:
-    """What is to be checked on a sheet, and what is wrong with it at first sight."""
-    formulas = book.cells(name).formulas
-    bands, missing = [], []
-    for placed in book.layout.bands.values():
-        cells = book.named(placed.band.name)
-        if cells.sheet != name:
-            continue
-        problem = _misplaced(placed, cells) or _uncovered(placed, cells, formulas)
-        if problem:
-            missing.append(BandResult(placed.band.name, problem=problem))
-        if not _misplaced(placed, cells):
-            bands.append((placed, cells))
-    others = [f.cells for f in formulas if not any(overlap(f.cells, cells) == f.cells for _, cells in bands)]
-    return _Sheet(name, tuple(bands), tuple(_blocks(others)), len(formulas), tuple(missing))
-
-
-def _misplaced(placed: Placed, cells: Range) -> str:
-    wanted = placed.cells
-    if (cells.height, cells.width) == (wanted.height, wanted.width):
-        return ""
-    return (
-        f"Its name stands for {cells.height} × {cells.width} cells; the model needs {wanted.height} × {wanted.width}."
-    )
-
-
-def _uncovered(placed: Placed, cells: Range, formulas: list[Formula]) -> str:
-    """Whether each cell that should hold a formula does."""
-    if not placed.band.formula:
-        return ""
-    covered = ~_filled(placed)
-    for formula in formulas:
-        common = overlap(formula.cells, cells)
-        if common:
-            part(covered, cells, common)[:] = True
-    if covered.all():
-        return ""
-    row, column = (int(i) for i in np.argwhere(~covered)[0])
-    cell = cells.rows(row, row + 1).columns(column, column + 1)
-    return f"{cell.absolute} holds no formula, so nothing there is calculated."
-
-
-def _filled(placed: Placed) -> Values:
-    """Which cells of a band have something to show: with a column per key, only those up to the row's own token."""
-    tokens, keys = placed.dims[0], placed.dims[-1]
-    until = np.arange(tokens) if placed.band.shape[-1] == "key" else np.full(tokens, keys)
-    there = np.arange(keys) <= until.reshape(-1, *[1] * (len(placed.dims) - 1))
-    return np.broadcast_to(there, placed.dims).reshape(placed.cells.height, placed.cells.width)
-
-
-def _blocks(cells: list[Range]) -> list[Range]:
-    """The same cells in fewer blocks: neighbours below each other, then side by side, become one."""
-    below: list[Range] = []
-    for one in sorted(cells, key=lambda c: (c.column, c.width, c.row)):
-        last = below[-1] if below else None
-        if last and (last.column, last.width, last.row + last.height) == (one.column, one.width, one.row):
-            below[-1] = last.rows(0, last.height + one.height)
-        else:
-            below.append(one)
-    blocks: list[Range] = []
-    for one in sorted(below, key=lambda c: (c.row, c.height, c.column)):
-        last = blocks[-1] if blocks else None
-        if last and (last.row, last.height, last.column + last.width) == (one.row, one.height, one.column):
-            blocks[-1] = last.columns(0, last.width + one.width)
-        else:
-            blocks.append(one)
-    return blocks
-
-
-def expected_cells(values: dict[str, Values], placed: Placed) -> Values | None:
-    """What every cell of a band must show: "" where there is no token. None where that is not known."""
-    if placed.band.name not in values:
-        return (
-            None
-            if values.get("logits") is not None
-            else np.full((placed.cells.height, placed.cells.width), "", dtype=object)
-        )
-    known = on_sheet(values[placed.band.name], placed)
-    cells = np.full((placed.cells.height, placed.cells.width), "", dtype=object)
-    cells[: len(known)] = known
-    cells[~_filled(placed)] = ""
-    cells[np.equal(cells, cells, dtype=object) == False] = ""  # noqa: E712 - NaN: a key that no token has
-    return cells
-
-
 class Checker:
     """Checks one prompt after the other with one engine."""
 
     def __init__(
         self,
         book: Book,
-        engine: str,
+        engine: Engine,
         chain: bool,
-        rows: str | int | None,
-        start_timeout: float,
-        plan: list[_Sheet],
-        prompts: int,
+        last_rows: int | None,
+        plan: list[CheckedSheet],
         progress: Progress,
     ):
-        self._book, self._plan, self._progress = book, plan, progress
-        self._rows = 1 if rows == "last" else int(rows) if rows else 0
-        self._done, self._total = 0, prompts * sum(sheet.formulas for sheet in plan)
-        self._library = FormulasLibrary(book, self._tick) if engine == "formulas" else None
-        self._chain = chain
-        self._engine: Engine = self._library if self._library else LibreOffice(book, start_timeout)
-
-    def __enter__(self) -> "Checker":
-        return self
-
-    def __exit__(self, *reason: object) -> None:
-        self._engine.close()
+        self._book, self._engine, self._plan, self._progress = book, engine, plan, progress
+        self._chain, self._last_rows = chain, last_rows
+        self._done, self._total = 0, sum(sheet.formulas for sheet in plan)
+        self._library = engine if isinstance(engine, FormulasLibrary) else None
+        if self._library:
+            self._library.tick = self._tick
 
     def _tick(self, count: int = 1) -> None:
-        self._done = min(self._done + count, self._total)
+        self._done += count
         if count > 1 or self._done % 50 == 0:
             self._progress("Calculating", self._done, self._total)
 
-    def check(self, prompt: Prompt) -> PromptResult:
-        """Every sheet for one prompt."""
-        self._progress("Calculating", self._done, self._total)
+    def check(self, prompt: Prompt, share: tuple[int, int] = (0, 1)) -> PromptResult:
+        """Every sheet for one prompt. share: which of how many prompts it is, for the progress bar."""
+        number, prompts = share
+        formulas = sum(sheet.formulas for sheet in self._plan)
+        self._done, self._total = number * formulas, prompts * formulas
         values = expected(list(prompt.ids), self._book.model, self._book.context)
         truth = {placed.band.name: expected_cells(values, placed) for sheet in self._plan for placed, _ in sheet.bands}
         self._engine.calculate(prompt)
-        rows = range(max(0, len(prompt.ids) - self._rows), len(prompt.ids)) if self._rows else None
+        tokens = len(prompt.ids)
+        rows = None if self._last_rows is None else range(max(0, tokens - self._last_rows), tokens)
         if self._library and not self._chain:
             self._feed(self._library, truth, rows)
         sheets = [self._check_sheet(sheet, truth, prompt, rows) for sheet in self._order()]
         wanted = str(values["next_token"][0]) if "next_token" in values else ""
-        return PromptResult(prompt.text, len(prompt.ids), tuple(sheets), self._next_token(), wanted)
+        return PromptResult(prompt.text, tokens, tuple(sheets), self._next_token(), wanted)
 
-    def _order(self) -> list[_Sheet]:
+    def _order(self) -> list[CheckedSheet]:
         """The sheets with bands first, then those that only show what they say."""
         return sorted(self._plan, key=lambda sheet: not sheet.bands)
 
@@ -312,9 +165,9 @@ class Checker:
             return ""
 
     def _check_sheet(
-        self, sheet: _Sheet, truth: dict[str, Values | None], prompt: Prompt, rows: range | None
+        self, sheet: CheckedSheet, truth: dict[str, Values | None], prompt: Prompt, rows: range | None
     ) -> SheetResult:
-        start = time.monotonic()
+        began = time.monotonic()
         saved = self._book.cells(sheet.name) if prompt.ids == self._book.prompt.ids else None
         results = []
         for placed, cells in sheet.bands:
@@ -329,7 +182,7 @@ class Checker:
         if not self._library:
             self._tick(sheet.formulas)
         evaluated = self._library.evaluated.get(sheet.name, 0) if self._library else sheet.formulas
-        return SheetResult(sheet.name, tuple(bands), evaluated, time.monotonic() - start)
+        return SheetResult(sheet.name, tuple(bands), evaluated, time.monotonic() - began)
 
     def _check_cells(self, name: str, cells: Range, wanted: Values | None, saved: Cells | None) -> BandResult:
         try:
@@ -337,20 +190,7 @@ class Checker:
         except (FormulaError, BrokenWorkbook) as e:
             return BandResult(name, cells.height * cells.width, problem=f"It was not evaluated: {e}")
         found = compare(name, cells, shown, shown if wanted is None else wanted)
-        return found if found.problem or saved is None else _stale(found, cells, shown, saved) or found
-
-
-def _stale(found: BandResult, cells: Range, shown: Values, saved: Cells) -> BandResult | None:
-    """The same band, where a saved value is not the calculated one."""
-    for i in saved.over(cells):
-        block, values = saved.formulas[i].cells, saved.saved[i]
-        if values is None:  # never calculated, so nothing is claimed
-            continue
-        common = overlap(block, cells) or block
-        stale = compare(found.name, common, part(values, block, common), part(shown, cells, common))
-        if stale.problem:
-            return replace(found, worst=stale.worst, problem=f"The saved value is stale: {stale.problem}")
-    return None
+        return found if found.problem or saved is None else stale(found, cells, shown, saved) or found
 
 
 def _as_one(others: list[BandResult]) -> list[BandResult]:
@@ -359,54 +199,3 @@ def _as_one(others: list[BandResult]) -> list[BandResult]:
         return []
     first = next((band for band in others if band.problem), others[0])
     return [BandResult("", sum(band.cells for band in others), worst=first.worst, problem=first.problem)]
-
-
-def compare(name: str, cells: Range, shown: Values, wanted: Values) -> BandResult:
-    """Hold what a block of cells shows against what it must show."""
-    ours, theirs = _numbers(shown), _numbers(wanted)
-    both = np.isfinite(ours) & np.isfinite(theirs)
-    gap = np.where(both, np.abs(np.where(both, ours - theirs, 0)), 0)
-    size = np.where(both, np.abs(theirs), 0)
-    relative = np.divide(gap, size, out=np.zeros_like(gap), where=size > 0)
-    excess = np.where(both, gap - TOLERANCE * size, _unlike(shown, wanted, both))
-    row, column = (int(i) for i in np.unravel_index(int(excess.argmax()), excess.shape))
-    cell = cells.rows(row, row + 1).columns(column, column + 1).absolute
-    problem = ""
-    errors = (
-        [place for place, value in np.ndenumerate(shown) if isinstance(value, CellError)]
-        if shown.dtype == object
-        else []
-    )
-    if errors:
-        row, column = errors[0]
-        cell = cells.rows(row, row + 1).columns(column, column + 1).absolute
-        problem = f"{cell} shows the error {shown[row, column]}."
-    elif excess[row, column] > TOLERANCE:
-        problem = f"{cell} shows {_said(shown[row, column])}; it must be {_said(wanted[row, column])}."
-    return BandResult(
-        name, int(excess.size), float(gap.max()), float(relative.max()), cell if both.any() or problem else "", problem
-    )
-
-
-def _numbers(values: Values) -> Values:
-    """The numbers among some values; NaN for all else."""
-    if values.dtype != object:
-        return np.asarray(values, dtype=np.float64)
-    flat = [
-        float(v) if isinstance(v, int | float | np.number) and not isinstance(v, bool) else np.nan for v in values.flat
-    ]
-    return np.array(flat, dtype=np.float64).reshape(values.shape)
-
-
-def _unlike(shown: Values, wanted: Values, both: Values) -> Values:
-    """Infinity where at least one of two values is no number and they are not the same."""
-    if both.all():
-        return np.zeros(both.shape)
-    differs = np.asarray(shown, dtype=object) != np.asarray(wanted, dtype=object)
-    return np.where(differs & ~both, np.inf, 0.0)
-
-
-def _said(value: object) -> str:
-    if isinstance(value, int | float | np.number) and not isinstance(value, bool):
-        return f"{float(value):.9g}"
-    return repr(str(value)) if value != "" else "nothing"

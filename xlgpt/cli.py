@@ -1,6 +1,7 @@
 """The command line: the same verbs as the Python API."""
 
 import json
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -135,13 +136,20 @@ def show_answer(answer: Answer, as_json: bool) -> None:
 
 def main() -> None:
     """Run the command line; a failure is one sentence on standard error and an exit code."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ended politely, it leaves nothing behind either
     try:
         cli.main(standalone_mode=False)
     except click.exceptions.Exit as e:
         sys.exit(e.exit_code)
-    except click.ClickException as e:
+    except click.exceptions.NoArgsIsHelpError as e:
         e.show()
         sys.exit(e.exit_code)
+    except click.ClickException as e:
+        click.echo(f"xlgpt: {e.format_message()} See `xlgpt --help`.", err=True)
+        sys.exit(e.exit_code)
+    except MemoryError:
+        click.echo("xlgpt: The memory of this machine is not enough for this model; try a smaller one.", err=True)
+        sys.exit(1)
     except XlgptError as e:
         click.echo(f"xlgpt: {e}", err=True)
         sys.exit(e.exit_code)

@@ -9,6 +9,7 @@ from typing import Any
 
 import xlsxwriter
 
+from xlgpt.cells import escaped
 from xlgpt.home import HOME, write_home
 from xlgpt.layout import LABEL_COLUMNS, Placed, PlacedWeight, Sheet, quoted
 from xlgpt.look import ACCENT, HEAT, WEIGHTS, Look
@@ -80,7 +81,7 @@ def _write_top(worksheet: Any, look: Look, title: str, about: str, before: str, 
 
 
 def _write_stage(worksheet: Any, look: Look, plan: Plan, sheet: Sheet) -> None:
-    worksheet.set_column(3, 16383, 10)
+    worksheet.set_column(3, max(placed.cells.column + placed.cells.width for placed in sheet.bands), 10)
     for column in range(max((p.cells.width for p in sheet.bands if p.cells.width > 1), default=0)):
         worksheet.write_number(FROZEN_ROWS - 1, LABEL_COLUMNS + column, column, look.column_title)
     for group in sheet.groups:
@@ -136,7 +137,8 @@ def _write_labels(worksheet: Any, look: Look, plan: Plan, placed: Placed) -> Non
 def _label(plan: Plan, name: str, row: int) -> Any:
     """What a label shows for a token's row: nothing where the row is not in use."""
     known = plan.values.get(name, ())
-    return known[row] if row < len(known) else ""
+    value = known[row] if row < len(known) else ""
+    return escaped(value) if isinstance(value, str) else value
 
 
 def _write_cells(worksheet: Any, look: Look, plan: Plan, placed: Placed) -> None:
@@ -195,9 +197,9 @@ def _write_vocabulary(worksheet: Any, look: Look, plan: Plan, before: str, after
 
 
 def _write_first_row(worksheet: Any, table: Table, styles: tuple[Any, ...]) -> None:
-    for column, (values, style) in enumerate(zip(table.columns, styles, strict=True)):
-        write = worksheet.write_string if isinstance(values[0], str) else worksheet.write_number
-        write(table.row, column, values[0], style)
+    """Blank cells in the styles of a long table's columns; workbook.py writes all its rows in them."""
+    for column, style in enumerate(styles):
+        worksheet.write_blank(table.row, column, None, style)
 
 
 def _write_merges(worksheet: Any, look: Look, plan: Plan, before: str, after: str) -> None:
@@ -220,7 +222,7 @@ def _write_weights(worksheet: Any, look: Look, weights: list[PlacedWeight]) -> N
 
     These cells are numbers that their format puts into words, so that a sheet of weights holds nothing but numbers.
     """
-    worksheet.set_column(0, 16383, 12)
+    worksheet.set_column(0, max(12, *(placed.cells.width for placed in weights)) - 1, 12)
     worksheet.freeze_panes(1, 0)
     worksheet.write_url(0, 0, f"internal:{quoted(HOME)}!A1", tip="Go to Home")
     sizes = [placed.cells.height * placed.cells.width for placed in weights]

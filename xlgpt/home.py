@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+from xlgpt.cells import escaped
 from xlgpt.layout import quoted
 from xlgpt.look import ACCENT, FILL, LINE, MUTED, Look
 from xlgpt.plan import Plan
@@ -10,6 +11,7 @@ from xlgpt.values import TOP
 
 HOME = "Home"
 FIRST, LAST = 1, 14  # the columns that the page uses, B to O
+PROMPT = b"B7"  # the cell of that name
 PROMPT_ROW, ANSWER_ROW, TOP_ROW = 6, 10, 15
 FACTS_ROW = TOP_ROW + TOP + 4
 
@@ -64,7 +66,7 @@ def _write_prompt(home: Any, book: Any, look: Look, plan: Plan) -> None:
         num_format="@",
     )
     home.merge_range(PROMPT_ROW, FIRST, PROMPT_ROW, LAST, "", style)
-    home.write_string(PROMPT_ROW, FIRST, plan.prompt, style)
+    home.write_blank(PROMPT_ROW, FIRST, None, style)  # workbook.py puts the prompt in
     book.define_name("prompt", f"={HOME}!$B${PROMPT_ROW + 1}")
     home.write_url(
         PROMPT_ROW + 1,
@@ -120,7 +122,8 @@ def _usage(plan: Plan) -> str:
 
 def _saved(plan: Plan, name: str, row: int = 0) -> Any:
     """What a cell of a band shows; nothing where there is no token."""
-    return plan.values[name][row] if name in plan.values else ""
+    value = plan.values[name][row] if name in plan.values else ""
+    return escaped(value) if isinstance(value, str) else value
 
 
 @dataclass(frozen=True)

@@ -67,6 +67,10 @@ class Range:
         """Some of its rows."""
         return replace(self, row=self.row + start, height=stop - start)
 
+    def cell(self, row: int, column: int) -> "Range":
+        """One of its cells."""
+        return Range(self.sheet, self.row + row, self.column + column)
+
     def columns(self, start: int, stop: int) -> "Range":
         """Some of its columns."""
         return replace(self, column=self.column + start, width=stop - start)

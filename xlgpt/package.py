@@ -95,7 +95,7 @@ class Package:
     def _check(self, part: _Part, end: int) -> None:
         if max(part.sums.size, end) > LIMIT:
             raise WorkbookTooLarge(
-                "The workbook would pass 4 GiB, beyond which Excel does not read it; build a smaller model."
+                "The workbook would pass 4 GiB, beyond which Excel does not read it. Build a smaller model."
             )
 
     def __enter__(self) -> "Package":

@@ -4,14 +4,16 @@ from dataclasses import dataclass
 
 from xlgpt.checkpoint import Model
 from xlgpt.compile import Formula, formulas
-from xlgpt.errors import ContextTooLong, PromptTooLong, UsageError
+from xlgpt.errors import ContextTooLong, PromptTooLong, UsageError, WorkbookTooLarge
 from xlgpt.layout import Layout, lay_out
+from xlgpt.package import LIMIT
 from xlgpt.tables import Table, tables
 from xlgpt.values import Values, expected
 
 DEFAULT_PROMPT = "If today is Tuesday, tomorrow is"
 DEFAULT_CONTEXT = 32
 CELL_TEXT = 32_767  # characters in one cell, counted in UTF-16 (Excel's specifications and limits)
+BYTES_A_WEIGHT = 6.1  # measured: a float32's shortest decimal and its tags, compressed
 MANUAL_FROM = 3_000_000  # weights; above it a recalculation takes long enough to be asked for
 
 
@@ -53,11 +55,22 @@ def make_plan(model: Model, prompt: str | None, context: int | None) -> Plan:
             f"The prompt has {len(ids)} tokens and the workbook rows for {context}; "
             f"shorten it, or give --context {len(ids)} or more (at most {positions})."
         )
+    _check_size(model)
     layout = lay_out(model.config, context, len(model.tokenizer.merges))
     compiled = {
         placed.band.name: list(formulas(layout, sheet, placed)) for sheet in layout.sheets for placed in sheet.bands
     }
     return Plan(model, prompt, layout, compiled, expected(ids, model, context), tables(layout, model.tokenizer))
+
+
+def _check_size(model: Model) -> None:
+    """Fail before the work where the file would surely pass what Excel reads."""
+    if model.parameters * BYTES_A_WEIGHT > LIMIT:
+        raise WorkbookTooLarge(
+            f"{model.name} has {model.parameters:,} parameters; its workbook would have about "
+            f"{model.parameters * BYTES_A_WEIGHT / 1e9:.1f} GB, and beyond 4 GiB Excel does not read it. "
+            "Build a smaller model."
+        )
 
 
 def _encode(prompt: str, model: Model) -> list[int]:

@@ -15,7 +15,8 @@ from xlgpt.errors import OutputError
 class BandResult:
     """One band of cells, or all formulas of a sheet that belong to none, for one prompt.
 
-    absolute, relative: the largest difference from the reference. worst: the cell where it is.
+    absolute, relative: the largest difference from the reference, the latter among numbers above 1e-6, for next to 0
+    any rounding is a large share. worst: the cell that is furthest off.
     problem: a sentence; empty when all is well.
     """
 
@@ -106,7 +107,7 @@ class Report:
         """A line a sheet, or with `verbose` a line a band."""
         table = Table(box=None, pad_edge=False, header_style="bold")
         table.add_column("sheet")
-        for title in ("bands", "formulas", "largest difference", "relative", "seconds"):
+        for title in ("bands", "formulas", "difference", "relative", "seconds"):
             table.add_column(title, justify="right")
         table.add_column("")
         if self.weights:
@@ -126,17 +127,7 @@ class Report:
     def _weights_row(self) -> list[str]:
         tensors = [band for sheet in self.weights for band in sheet.bands]
         seconds = sum(sheet.seconds for sheet in self.weights)
-        numbers = sum(band.cells for band in tensors)
-        what = f"bit for bit {self.compared_with}" if self.compared_with else ""
-        return [
-            f"weights: {numbers:,}",
-            f"{len(tensors)}",
-            "",
-            "",
-            "",
-            f"{seconds:.2f}",
-            _verdict(tensors, what or "complete"),
-        ]
+        return ["weights", f"{len(tensors)}", "", "", "", f"{seconds:.2f}", _verdict(tensors)]
 
     def sentences(self) -> Iterator[str]:
         """What stands below the table: the problems, the worst band, the next token on both sides."""
@@ -144,6 +135,9 @@ class Report:
             yield f"{sheet} ▸ {band.name or 'a formula outside the bands'}: {band.problem}"
         if len(self.problems()) > 20:
             yield f"… and {len(self.problems()) - 20} more."
+        numbers = sum(band.cells for sheet in self.weights for band in sheet.bands)
+        if self.compared_with and not any(sheet.problems for sheet in self.weights):
+            yield f"All {numbers:,} weights are those of {self.compared_with}, bit for bit."
         worst = self.worst()
         if worst:
             yield f"The largest difference is {worst[1].absolute:.1e}, in {worst[1].name} at {worst[1].worst}."

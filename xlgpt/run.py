@@ -8,9 +8,7 @@ from typing import Any
 from rich.table import Table
 
 from xlgpt.book import Book
-from xlgpt.engines import NAMES, Engine
-from xlgpt.engines.formulas_library import FormulasLibrary
-from xlgpt.engines.libreoffice import LibreOffice
+from xlgpt.engines import start
 from xlgpt.errors import BrokenWorkbook, UsageError
 from xlgpt.worksheet import CellError
 
@@ -54,10 +52,8 @@ class Session:
     """A workbook that stays loaded: each answer after the first takes only the recalculation."""
 
     def __init__(self, path: str | Path, engine: str = "libreoffice", start_timeout: float = 60):
-        if engine not in NAMES:
-            raise UsageError(f"There is no engine {engine!r}; choose {' or '.join(NAMES)}.")
         self._book = Book(path)
-        self._engine = _start(self._book, engine, start_timeout)
+        self._engine = start(engine, self._book, start_timeout)
 
     def __enter__(self) -> "Session":
         return self
@@ -70,7 +66,7 @@ class Session:
 
         Raises PromptTooLong, UsageError, EngineFailed.
         """
-        start = time.monotonic()
+        began = time.monotonic()
         prompt = self._book.prompt if text is None else self._book.prompt_of(text)
         self._engine.calculate(prompt)
         status = str(self._column("status")[0])
@@ -79,7 +75,7 @@ class Session:
         columns = (self._column(f"top.{part}") for part in ("token", "id", "probability"))
         top = tuple(Candidate(str(token), int(i), float(share)) for token, i, share in zip(*columns, strict=True))
         token, number = self._column("next_token")[0], self._column("next_token_id")[0]
-        return Answer(prompt.text, prompt.ids, str(token), int(number), top, time.monotonic() - start)
+        return Answer(prompt.text, prompt.ids, str(token), int(number), top, time.monotonic() - began)
 
     def _column(self, name: str) -> list[Any]:
         """What the cells of a name show. Raises BrokenWorkbook where that is an error value."""
@@ -91,10 +87,6 @@ class Session:
                 f"{self._book.path}: {name} shows the error {errors[0]}; `xlgpt check` says where it arises."
             )
         return values
-
-
-def _start(book: Book, engine: str, start_timeout: float) -> Engine:
-    return FormulasLibrary(book) if engine == "formulas" else LibreOffice(book, start_timeout)
 
 
 def run(path: str | Path, prompt: str | None = None, engine: str = "libreoffice", start_timeout: float = 60) -> Answer:

@@ -1,6 +1,6 @@
 """Long tables of constants: the vocabulary, the merges, and the labels beside the logits.
 
-XlsxWriter writes the first row of each, with its styles; the other rows are streamed after it.
+XlsxWriter writes one blank row of each, with its styles; the rows are streamed into its place.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ Constant = int | str
 
 @dataclass(frozen=True)
 class Table:
-    """Columns of the same length, from A on; their first values stand in `row`."""
+    """Columns of the same length, from A on; they begin in `row`."""
 
     row: int
     columns: tuple[Sequence[Constant], ...]

@@ -11,6 +11,7 @@ from xlgpt.errors import BadVocabulary
 
 # Radford et al. 2019; the same text stands in openai/gpt-2's encoder.py and in tiktoken.
 PATTERN = r"""'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"""
+MOST_IDS = 65_536  # a pair is looked up as one number, 65,536 × left + right
 
 # Spaces and control characters, made visible.
 VISIBLE = {ord(" "): "␣", 0x7F: "␡", 0xA0: "⍽"} | {code: chr(0x2400 + code) for code in range(32)}
@@ -120,6 +121,8 @@ def _read_vocab(path: Path, vocab_size: int) -> dict[str, int]:
         raise BadVocabulary(f"{path} does not map tokens to ids.")
     if len(set(vocab.values())) < len(vocab):
         raise BadVocabulary(f"{path} gives one id to two tokens.")
+    if vocab_size > MOST_IDS:
+        raise BadVocabulary(f"The model has {vocab_size:,} tokens; a workbook can tell at most {MOST_IDS:,} apart.")
     outside = [(name, i) for name, i in vocab.items() if not 0 <= i < vocab_size]
     if outside:
         name, i = max(outside, key=lambda item: item[1])

@@ -72,7 +72,7 @@ def workers(jobs: list[Job], folder: Path) -> Iterator[list[subprocess.Popen[byt
     try:
         for share in _shares(jobs, os.cpu_count() or 1):
             command = [sys.executable, "-c", f"from xlgpt.weightsheet import work; work({str(folder)!r})"]
-            worker = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+            worker = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)
             started.append(worker)
             assert worker.stdin
             pickle.dump(share, worker.stdin)

@@ -12,9 +12,10 @@ from subprocess import Popen
 from tempfile import TemporaryDirectory
 from xml.etree import ElementTree
 
-from xlgpt.cells import constant, formula_row
+from xlgpt.cells import Strings, constant, formula_row
 from xlgpt.compile import Formula
 from xlgpt.furniture import furnish
+from xlgpt.home import HOME, PROMPT
 from xlgpt.layout import PlacedWeight, Range, Sheet
 from xlgpt.package import Package, replacing
 from xlgpt.plan import Plan
@@ -25,6 +26,7 @@ from xlgpt.weightsheet import WORTH_IT, Job, Tensor, results, workers
 Progress = Callable[[str, int, int], None]  # the phase, how much is done, of how much
 MAIN = "http://schemas.openxmlformats.org/spreadsheetml/2006/main"
 RELATION = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
+STRINGS = "xl/sharedStrings.xml"
 BLANK = re.compile(rb'<c r="([A-Z]+\d+)" s="(\d+)"/>')
 ROW = re.compile(rb'<row r="(\d+)"[^>]*>.*?</row>', re.DOTALL)
 STYLED = re.compile(rb'<c r="([A-Z]+)\d+" s="(\d+)"')
@@ -88,17 +90,21 @@ def _write_parts(package: Package, skeleton: zipfile.ZipFile, names: dict[str, s
     weights = plan.layout.weight_sheets()
     filled = [formula for band in plan.formulas.values() for formula in band]
     cells = plan.model.parameters + sum(formula.cells.height * formula.cells.width for formula in filled)
-    cells += sum((table.height - 1) * len(table.columns) for table in plan.tables.values())
+    cells += sum(table.height * len(table.columns) for table in plan.tables.values())
     formulas = len(filled)
+    strings = Strings(skeleton.read(STRINGS))
     for part in skeleton.namelist():
         xml, name = skeleton.read(part), names.get(part, "")
         cells += xml.count(b"<c r=") - len(BLANK.findall(xml))
         formulas += xml.count(b"<f>")
         if name in sheets or name in plan.tables:
             starts = _starts(sheets[name], plan) if name in sheets else {}
-            package.add(part, [_filled(xml, starts, plan.tables.get(name))])
-        elif name not in weights:
-            package.add(part, [_unstarted(xml) if part == "xl/workbook.xml" else _typed(xml)])
+            package.add(part, [_filled(xml, starts, plan.tables.get(name), strings)])
+        elif name == HOME:
+            package.add(part, [_with_prompt(_typed(xml), plan.prompt, strings)])
+        elif name not in weights and part != STRINGS:
+            package.add(part, [_unstarted(xml) if part == "xl/workbook.xml" else xml])
+    package.add(STRINGS, [strings.xml()])
     return Written(Path(), 0, cells, formulas)
 
 
@@ -113,6 +119,15 @@ def sheet_names(book: zipfile.ZipFile) -> dict[str, str]:
 def _unstarted(xml: bytes) -> bytes:
     """Without the wish for a full calculation on loading: the saved values are right."""
     return xml.replace(b' fullCalcOnLoad="1"', b"")
+
+
+def _with_prompt(xml: bytes, prompt: str, strings: Strings) -> bytes:
+    """The home sheet with the prompt in the cell that was left blank for it."""
+
+    def fill(blank: re.Match[bytes]) -> bytes:
+        return constant(blank[1], prompt, int(blank[2]), strings) if blank[1] == PROMPT and prompt else blank[0]
+
+    return BLANK.sub(fill, xml)
 
 
 def _typed(xml: bytes) -> bytes:
@@ -137,7 +152,7 @@ def _starts(sheet: Sheet, plan: Plan) -> Starts:
     return starts
 
 
-def _filled(xml: bytes, starts: Starts, table: Table | None) -> bytes:
+def _filled(xml: bytes, starts: Starts, table: Table | None, strings: Strings) -> bytes:
     """A sheet with the formulas' cells in place of the blank ones, and with all rows of its long table."""
 
     def fill(blank: re.Match[bytes]) -> bytes:
@@ -148,18 +163,18 @@ def _filled(xml: bytes, starts: Starts, table: Table | None) -> bytes:
     xml = _typed(xml)
     if table:
         first = next(row for row in ROW.finditer(xml) if int(row[1]) == table.row + 1)
-        xml = xml[: first.end()] + b"".join(_table_rows(first[0], table, starts)) + xml[first.end() :]
+        xml = xml[: first.start()] + b"".join(_table_rows(first[0], table, starts, strings)) + xml[first.end() :]
     return BLANK.sub(fill, xml)
 
 
-def _table_rows(first: bytes, table: Table, starts: Starts) -> Iterator[bytes]:
-    """The rows of a long table after the first, in its styles."""
+def _table_rows(first: bytes, table: Table, starts: Starts, strings: Strings) -> Iterator[bytes]:
+    """The rows of a long table, in the styles of the blank one that stands for them."""
     styles = [(letters, int(style)) for letters, style in STYLED.findall(first)]
     constants = dict(zip((letters for letters, _ in styles), table.columns, strict=False))
-    for i in range(1, table.height):
+    for i in range(table.height):
         number = b"%d" % (table.row + 1 + i)
         cells = (
-            constant(letters + number, constants[letters][i], style)
+            constant(letters + number, constants[letters][i], style, strings)
             if letters in constants
             else formula_row(*starts[letters + number], style)
             for letters, style in styles

@@ -16,7 +16,8 @@ from formulas.tokens.operand import Error, XlError
 
 from xlgpt.book import Book, Prompt
 from xlgpt.compile import Formula
-from xlgpt.engines import gaps, inputs
+from xlgpt.engines import gaps
+from xlgpt.engines.engine import inputs
 from xlgpt.engines.formula import EMPTY, Argument, Call, Constant, Node, Tree, take_apart
 from xlgpt.errors import FormulaError
 from xlgpt.layout import Range
@@ -27,8 +28,6 @@ NOT_AVAILABLE = Error.errors["#N/A"]
 NO_VALUE = Error.errors["#VALUE!"]
 NO_REFERENCE = Error.errors["#REF!"]
 REFERRING = ("ROW", "COLUMN", "ROWS", "COLUMNS")  # they ask where a range is, not what it holds
-
-Tick = Callable[[], None]
 
 
 @dataclass
@@ -53,8 +52,9 @@ class _Sheet:
 class FormulasLibrary:
     """An engine. `tick` is called after each formula."""
 
-    def __init__(self, book: Book, tick: Tick = lambda: None):
-        self._book, self._tick = book, tick
+    def __init__(self, book: Book):
+        self._book = book
+        self.tick: Callable[[], None] = lambda: None
         self._sheets: dict[str, _Sheet] = {}
         self._trees: dict[str, Tree] = {}
         self._places: dict[tuple[str, str], Range] = {}  # what a formula's text refers to, by the sheet it stands on
@@ -125,7 +125,7 @@ class FormulasLibrary:
             elif (sheet, i) in under_way:
                 self._sheet(sheet).results[i] = self._evaluated(formula)
                 self.evaluated[sheet] = self.evaluated.get(sheet, 0) + 1
-                self._tick()
+                self.tick()
                 del under_way[sheet, i]
                 waiting.pop()
             else:

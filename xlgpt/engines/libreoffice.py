@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from xlgpt.book import Book, Prompt
-from xlgpt.engines import inputs
+from xlgpt.engines.engine import inputs
 from xlgpt.errors import EngineFailed, EngineNotFound
 from xlgpt.layout import Range
 from xlgpt.worksheet import CellError, Values
