@@ -161,7 +161,7 @@ def other_epsilon(xml: str, good: Good) -> str:
 def other_token(xml: str, good: Good) -> str:
     """One token of several bytes has the bytes of another."""
     cell = good.book.named("vocabulary").rows(270, 271).columns(2, 3)
-    return re.sub(rf'(<c r="{cell.first}"(?:(?!</c>).)*?<t[^>]*>)61', r"\g<1>62", xml)
+    return re.sub(rf'<c r="{cell.first}".*?</c>', f'<c r="{cell.first}" t="str"><v>62 61</v></c>', xml)
 
 
 def edited(band: str, old: str, new: str, row: int = 2) -> tuple[Change, str]:

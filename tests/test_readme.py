@@ -6,9 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner
 
+import xlgpt
 from xlgpt.cli import cli
 
 ROOT = Path(__file__).parents[1]
@@ -30,17 +32,13 @@ def test_there_are_commands() -> None:
     assert any("--model tiny" in command for command in commands())
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("readme")
-
-
-@pytest.mark.parametrize("command", commands())
 @pytest.mark.libreoffice
-def test_command(command: str, folder: Path) -> None:
-    start = [sys.executable, "-m", *shlex.split(command)]
-    done = subprocess.run(start, cwd=folder, capture_output=True, text=True, check=False, timeout=300)
-    assert done.returncode == 0, done.stderr
+def test_commands(tmp_path: Path) -> None:
+    """In the order of the README, in one empty folder."""
+    for command in commands():
+        start = [sys.executable, "-m", *shlex.split(command)]
+        done = subprocess.run(start, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300)
+        assert done.returncode == 0, (command, done.stderr)
 
 
 @pytest.mark.parametrize("code", blocks("python"))
@@ -64,4 +62,17 @@ def test_every_command_is_described() -> None:
 def test_every_command_has_help(name: str) -> None:
     shown = CliRunner().invoke(cli, [name, "--help"])
     assert shown.exit_code == 0
-    assert all(option.help for option in cli.commands[name].params if hasattr(option, "help")), name
+    assert all(option.help for option in cli.commands[name].params if isinstance(option, click.Option)), name
+
+
+def test_the_table_is_what_check_prints(tmp_path: Path) -> None:
+    """Sheets, bands and formulas; the seconds differ from run to run."""
+    xlgpt.build(tmp_path / "tiny.xlsx", model="tiny")
+    report = xlgpt.check(tmp_path / "tiny.xlsx")
+    shown = re.findall(r"^(\S.*?) {2,}(\d+) +([\d,]+) ", blocks("text")[0], re.MULTILINE)
+    sheets = [sheet for prompt in report.prompts for sheet in prompt.sheets]
+    for name, bands, formulas in shown:
+        found = [sheet for sheet in sheets if sheet.sheet == name]
+        assert {len([band for band in sheet.bands if band.name]) for sheet in found} == {int(bands)}, name
+        assert sum(sheet.formulas for sheet in found) == int(formulas.replace(",", "")), name
+    assert len(shown) >= 9

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 import uuid
 from contextlib import suppress
 from functools import cache
@@ -148,7 +149,11 @@ class LibreOffice:
         if self._process:
             _end(self._process)
             self._process = None
-        shutil.rmtree(self._profile, ignore_errors=True)
+        for _ in range(40):  # what was killed may still be writing there
+            shutil.rmtree(self._profile, ignore_errors=True)
+            if not self._profile.exists():
+                break
+            time.sleep(0.05)
 
     def _ask(self, do: str, *arguments: Any) -> Any:
         """What LibreOffice answers to a request. Raises EngineFailed."""
