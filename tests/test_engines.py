@@ -318,7 +318,8 @@ def test_two_at_once_and_a_crash_of_one(tiny_book: Path) -> None:
 
 @pytest.mark.libreoffice
 @POSIX
-def test_ctrl_c_ends_libreoffice(tiny_book: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("way", "exit_code"), [(signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)])
+def test_ctrl_c_and_kill_end_libreoffice(way: int, exit_code: int, tiny_book: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "xlgpt", "run", str(tiny_book), "--interactive", "--json"]
     environment = os.environ | {"TMPDIR": str(tmp_path)}
     process = subprocess.Popen(
@@ -330,8 +331,8 @@ def test_ctrl_c_ends_libreoffice(tiny_book: Path, tmp_path: Path) -> None:
     process.stdin.flush()
     assert b" Tuesday" in process.stdout.readline()
     assert running(str(tmp_path))
-    process.send_signal(signal.SIGINT)
-    assert process.wait(30) == 130
+    process.send_signal(way)
+    assert process.wait(30) == exit_code
     assert gone(f"{tmp_path}/xlgpt-")
     assert not list(tmp_path.glob("xlgpt-*"))
 

@@ -1,7 +1,7 @@
 """Starts a LibreOffice of its own and does what it is told: a line of JSON in, a line of JSON out.
 
 It runs under the Python that can import `uno`, which is LibreOffice's or the system's, and so imports nothing else of
-xlgpt. When its input ends, LibreOffice ends too.
+xlgpt. When its input ends, because the engine was closed or killed, LibreOffice ends too and its profile is removed.
 
     python3 uno_server.py SOFFICE PROFILE PIPE TIMEOUT
 """
@@ -9,6 +9,9 @@ xlgpt. When its input ends, LibreOffice ends too.
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -86,6 +89,14 @@ class Office:
         there = self.document.Sheets.getByName(sheet)
         return there.getCellRangeByPosition(column, row, column + width - 1, row + height - 1)
 
+    def end(self) -> None:
+        """End LibreOffice and, where they share a session of their own with us, the processes that it started."""
+        if hasattr(os, "killpg") and os.getpgrp() == os.getpid():
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            os.killpg(0, signal.SIGTERM)
+        else:
+            self.process.terminate()
+
     def crashed(self) -> bool:
         """Whether LibreOffice has ended; it may take a moment to do so."""
         try:
@@ -122,7 +133,12 @@ def main() -> None:
         return
     answer(result=STARTED)
     serve(office)
-    office.process.terminate()
+    office.end()
+    for _ in range(40):  # what was ended may still be writing there
+        shutil.rmtree(profile, ignore_errors=True)
+        if not os.path.exists(profile):
+            break
+        time.sleep(0.05)
 
 
 if __name__ == "__main__":
