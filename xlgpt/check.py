@@ -203,9 +203,10 @@ def _uncovered(placed: Placed, cells: Range, formulas: list[Formula]) -> str:
 
 
 def _filled(placed: Placed) -> Values:
-    """Which cells of a band have something to show: with a column per key, only those up to the row's own token."""
+    """Which cells of a band there are: with a column per key, those up to the row's own token; or one fewer each row."""
     tokens, keys = placed.dims[0], placed.dims[-1]
     until = np.arange(tokens) if placed.band.shape[-1] == "key" else np.full(tokens, keys)
+    until = keys - 1 - np.arange(tokens) if placed.band.shrinks else until
     there = np.arange(keys) <= until.reshape(-1, *[1] * (len(placed.dims) - 1))
     return np.broadcast_to(there, placed.dims).reshape(placed.cells.height, placed.cells.width)
 
@@ -280,7 +281,7 @@ class Checker:
     def check(self, prompt: Prompt) -> PromptResult:
         """Every sheet for one prompt."""
         self._progress("Calculating", self._done, self._total)
-        values = expected(list(prompt.ids), self._book.model, self._book.context)
+        values = expected(prompt.text, self._book.model, self._book.context, self._book.max_bytes)
         truth = {placed.band.name: expected_cells(values, placed) for sheet in self._plan for placed, _ in sheet.bands}
         self._engine.calculate(prompt)
         rows = range(max(0, len(prompt.ids) - self._rows), len(prompt.ids)) if self._rows else None
@@ -322,7 +323,8 @@ class Checker:
             if rows is not None and placed.band.rows == "token":
                 cells = cells.rows(rows.start, rows.stop)
                 wanted = None if wanted is None else wanted[rows.start : rows.stop]
-            results.append(self._check_cells(placed.band.name, cells, wanted, saved))
+            known = (None, None) if placed.band.varies else (wanted, saved)
+            results.append(self._check_cells(placed.band.name, cells, *known))
         others = [self._check_cells("", block, None, saved) for block in sheet.others]
         known = {band.name for band in sheet.missing}
         bands = [*sheet.missing, *(band for band in results if band.name not in known), *_as_one(others)]
