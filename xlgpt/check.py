@@ -168,12 +168,15 @@ def _planned(book: Book, name: str) -> _Sheet:
         cells = book.named(placed.band.name)
         if cells.sheet != name:
             continue
-        problem = _misplaced(placed, cells) or _uncovered(placed, cells, formulas)
+        problem = _misplaced(placed, cells) or _uncovered(placed, cells, book.cells(name))
         if problem:
             missing.append(BandResult(placed.band.name, problem=problem))
         if not _misplaced(placed, cells):
             bands.append((placed, cells))
-    others = [f.cells for f in formulas if not any(overlap(f.cells, cells) == f.cells for _, cells in bands)]
+    inside = {
+        i for _, cells in bands for i in book.cells(name).over(cells) if overlap(formulas[i].cells, cells) == formulas[i].cells
+    }
+    others = [formula.cells for i, formula in enumerate(formulas) if i not in inside]
     return _Sheet(name, tuple(bands), tuple(_blocks(others)), len(formulas), tuple(missing))
 
 
@@ -186,13 +189,13 @@ def _misplaced(placed: Placed, cells: Range) -> str:
     )
 
 
-def _uncovered(placed: Placed, cells: Range, formulas: list[Formula]) -> str:
+def _uncovered(placed: Placed, cells: Range, there: Cells) -> str:
     """Whether each cell that should hold a formula does."""
     if not placed.band.formula:
         return ""
     covered = ~_filled(placed)
-    for formula in formulas:
-        common = overlap(formula.cells, cells)
+    for i in there.over(cells):
+        common = overlap(there.formulas[i].cells, cells)
         if common:
             part(covered, cells, common)[:] = True
     if covered.all():
@@ -300,8 +303,10 @@ class Checker:
         of_tokens = [cells for placed, cells in bands if placed.band.rows == "token"]
 
         def left_out(formula: Formula) -> bool:
+            if rows is None:
+                return False
             band = next((cells for cells in of_tokens if overlap(formula.cells, cells)), None)
-            return rows is not None and band is not None and formula.cells.row - band.row not in rows
+            return band is not None and formula.cells.row - band.row not in rows
 
         given = {cells: known for placed, cells in bands if (known := truth[placed.band.name]) is not None}
         library.feed(given, left_out)
