@@ -192,6 +192,11 @@ class Book:
         return config
 
     @cached_property
+    def max_bytes(self) -> int:
+        """How many bytes of a prompt there are rows for."""
+        return cast(int, self._checked("max_bytes", self.constant("max_bytes"), int))
+
+    @cached_property
     def context(self) -> int:
         """How many tokens there are rows for."""
         return cast(int, self._checked("context", self.constant("context"), int))
@@ -227,7 +232,7 @@ class Book:
                 f"{self.path}: the sheet {vocabulary.sheet!r} lacks one of the 256 bytes; it was changed."
             )
         key, merged, rank = (self.column(self.named(f"merges.{part}")) for part in ("key", "id", "rank"))
-        pairs = [row for row in zip(rank, key, merged, strict=True) if None not in row]
+        pairs = [row for row in zip(rank, key, merged, strict=True) if None not in row and row[1] != -1]
         merges = [
             (int(k) // 65536, int(k) % 65536, int(i))
             for _, k, i in sorted(cast(list[tuple[float, float, float]], pairs))
@@ -261,30 +266,20 @@ class Book:
     @cached_property
     def layout(self) -> Layout:
         """Where xlgpt would put everything: what bands there are, and their shapes."""
-        return lay_out(self.config, self.context, len(self.tokenizer.merges))
-
-    @cached_property
-    def ids_are_formulas(self) -> bool:
-        """Whether the token ids are calculated from the prompt, rather than typed in."""
-        ids = self.named("token_ids")
-        return any(f.cells.column == ids.column and f.cells.row == ids.row for f in self.cells(ids.sheet).formulas)
+        return lay_out(self.config, self.context, self.max_bytes, len(self.tokenizer.merges))
 
     @cached_property
     def prompt(self) -> Prompt:
-        """The prompt in the file: the ids that stand there, or those of the text where they are calculated."""
-        text = str(self.constant("prompt") or "")
-        if self.ids_are_formulas:
-            return self.prompt_of(text)
-        ids = [int(i) for i in self.column(self.named("token_ids")) if isinstance(i, float)]
-        if any(not 0 <= i < self.config.vocab_size for i in ids):
-            raise BrokenWorkbook(
-                f"{self.path}: token_ids holds what is no token; ids go from 0 to {self.config.vocab_size - 1}."
-            )
-        return Prompt(text if self.tokenizer.encode(text) == ids else self.tokenizer.decode(ids), tuple(ids))
+        """The prompt in the file."""
+        return self.prompt_of(str(self.constant("prompt") or ""))
 
     def prompt_of(self, text: str) -> Prompt:
         """A text with its ids. Raises PromptTooLong."""
-        ids = self.tokenizer.encode(text)
+        size, ids = len(text.encode()), self.tokenizer.encode(text)
+        if size > self.max_bytes:
+            raise PromptTooLong(
+                f"The prompt {text[:40]!r} has {size} bytes; {self.path} has rows for {self.max_bytes}."
+            )
         if len(ids) > self.context:
             raise PromptTooLong(
                 f"The prompt {text[:40]!r} has {len(ids)} tokens; {self.path} has rows for {self.context}."

@@ -40,13 +40,15 @@ def build(
     model: str = "gpt2",
     prompt: str | None = None,
     context: int | None = None,
+    max_bytes: int | None = None,
     seed: int = 0,
     progress: Progress = silent,
 ) -> Built:
     """Compile a GPT-2 checkpoint into a workbook.
 
     model: gpt2, tiny, random:gpt2, random:n_layer=2,…, a folder in the Hub's layout, or an id on the Hub.
-    prompt: what the model is to go on from. context: how many tokens there are rows for. seed: of a random model.
+    prompt: what the model is to go on from. context: how many tokens there are rows for. max_bytes: how long a
+    prompt the workbook can cut into tokens, 256 unless told (128 for a small model). seed: of a random model.
     Raises a subclass of XlgptError, with a sentence that says what to do; then no file is left behind.
     """
     start = time.monotonic()
@@ -54,7 +56,7 @@ def build(
     progress("Finding the model", 0, 1)
     found = load(model, seed)
     progress("Calculating the prompt", 0, 1)
-    written: Written = write_workbook(Path(path), make_plan(found, prompt, context), progress)
+    written: Written = write_workbook(Path(path), make_plan(found, prompt, context, max_bytes), progress)
     return Built(written.path, written.size, written.cells, written.formulas, time.monotonic() - start, peak_memory())
 
 

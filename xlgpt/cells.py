@@ -18,6 +18,8 @@ CHUNK = 1 << 18  # numbers formatted at a time
 COUNTS = re.compile(rb' (count|uniqueCount)="\d+"(?: (count|uniqueCount)="\d+")?')
 UNWRITABLE = re.compile(r"[\x00-\x08\x0b-\x1f\ufffe\uffff]|_(?=x[0-9A-Fa-f]{4}_)")
 
+RECENT = re.compile(r"\b(?=UNI(CODE|CHAR)\()")  # functions that are newer than the format carry a prefix in the file
+
 
 def escaped(text: str) -> str:
     """A text with what no XML can hold as _xHHHH_."""
@@ -69,11 +71,11 @@ def formula_row(formula: Formula, row: int, values: NDArray[Any] | None, style: 
     """One row of a formula's cells with their saved values; without values, cells that show nothing."""
     first = Range("", formula.cells.row + row, formula.cells.column).first
     shown = [b""] * formula.cells.width if values is None else _shown(values)
-    kind = b' t="str"' if values is None or values.dtype == object else b""
+    kind = b' t="str"' if values is None or isinstance(values[0], str) else b""
     opening = b'<c r="%b" s="%d"' % (first.encode(), style)
     if row == 0:
         place = b' t="array" ref="%b"' % formula.cells.a1.encode() if formula.is_array else b""
-        text = escape(formula.text).encode()
+        text = escape(RECENT.sub("_xlfn.", formula.text)).encode()
         head = b"%b%b><f%b>%b</f><v>%b</v></c>" % (opening, kind, place, text, shown[0])
     else:
         head = opening + (b"/>" if values is None else b"%b><v>%b</v></c>" % (kind, shown[0]))
@@ -87,5 +89,5 @@ def formula_row(formula: Formula, row: int, values: NDArray[Any] | None, style: 
 
 def _shown(values: NDArray[Any]) -> list[bytes]:
     if values.dtype == object:
-        return [xstring(text).encode() for text in values]
+        return [xstring(str(value)).encode() for value in values]
     return orjson.dumps(np.ascontiguousarray(values), option=orjson.OPT_SERIALIZE_NUMPY)[1:-1].split(b",")

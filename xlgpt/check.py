@@ -132,7 +132,7 @@ class Checker:
         number, prompts = share
         formulas = sum(sheet.formulas for sheet in self._plan)
         self._done, self._total = number * formulas, prompts * formulas
-        values = expected(list(prompt.ids), self._book.model, self._book.context)
+        values = expected(prompt.text, self._book.model, self._book.context, self._book.max_bytes)
         truth = {placed.band.name: expected_cells(values, placed) for sheet in self._plan for placed, _ in sheet.bands}
         self._engine.calculate(prompt)
         tokens = len(prompt.ids)
@@ -152,8 +152,10 @@ class Checker:
         of_tokens = [cells for placed, cells in bands if placed.band.rows == "token"]
 
         def left_out(formula: Formula) -> bool:
+            if rows is None:
+                return False
             band = next((cells for cells in of_tokens if overlap(formula.cells, cells)), None)
-            return rows is not None and band is not None and formula.cells.row - band.row not in rows
+            return band is not None and formula.cells.row - band.row not in rows
 
         given = {cells: known for placed, cells in bands if (known := truth[placed.band.name]) is not None}
         library.feed(given, left_out)
@@ -175,7 +177,12 @@ class Checker:
             if rows is not None and placed.band.rows == "token":
                 cells = cells.rows(rows.start, rows.stop)
                 wanted = None if wanted is None else wanted[rows.start : rows.stop]
-            results.append(self._check_cells(placed.band.name, cells, wanted, saved))
+            truth_known = not placed.band.varies
+            results.append(
+                self._check_cells(
+                    placed.band.name, cells, wanted if truth_known else None, saved if truth_known else None
+                )
+            )
         others = [self._check_cells("", block, None, saved) for block in sheet.others]
         known = {band.name for band in sheet.missing}
         bands = [*sheet.missing, *(band for band in results if band.name not in known), *_as_one(others)]

@@ -25,9 +25,10 @@ def expected_cells(values: dict[str, Values], placed: Placed) -> Values | None:
 
 
 def filled(placed: Placed) -> Values:
-    """Which cells of a band have something to show: with a column per key, only those up to the row's own token."""
+    """Which cells of a band there are: with a column per key, those up to the row's own token; or one fewer each row."""
     tokens, keys = placed.dims[0], placed.dims[-1]
     until = np.arange(tokens) if placed.band.shape[-1] == "key" else np.full(tokens, keys)
+    until = keys - 1 - np.arange(tokens) if placed.band.shrinks else until
     there = np.arange(keys) <= until.reshape(-1, *[1] * (len(placed.dims) - 1))
     return np.broadcast_to(there, placed.dims).reshape(placed.cells.height, placed.cells.width)
 

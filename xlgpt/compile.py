@@ -14,7 +14,9 @@ from xlgpt.template import Stage
 
 PLACEHOLDER = re.compile(r"\{([^{}]+)\}")  # the innermost braces
 REFERENCE = re.compile(r"(?P<name>[^\[\]]+?)(?:\[(?P<index>[^\[\]]+)\])?")
-NAMED_CELLS = ("layer_norm_epsilon",)  # numbers that stand on the home sheet under their own name
+NEIGHBOUR = re.compile(r"([+-]\d+)(?:, *column(\+1)?)?")  # a row above or below, and perhaps a column of it
+CORNER = re.compile(r"([A-Z]+)(\d+)")
+NAMED_CELLS = ("layer_norm_epsilon", "prompt")  # what stands on the home sheet under its own name
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ def formulas(layout: Layout, sheet: Sheet, placed: Placed) -> Iterator[Formula]:
     if not band.formula:
         return
     for cells, place in _places(sheet, placed):
-        text = _expand(band.formula, layout, place)
+        text = _expand(band.first if band.first and place.row == 0 else band.formula, layout, place)
         if band.rows == "token" and band.guard:
             text = f'IF($A{cells.row + 1}<0,"",{text})'
         yield Formula(cells, text, band.is_array)
@@ -60,7 +62,7 @@ def _places(sheet: Sheet, placed: Placed) -> Iterator[tuple[Range, _Place]]:
         if placed.band.per == "row":
             yield line, _Place(placed, stage, row)
         elif placed.band.per == "cell":
-            for column in range(cells.width):
+            for column in range(cells.width - row if placed.band.shrinks else cells.width):
                 yield line.columns(column, column + 1), _Place(placed, stage, row, column)
         else:
             for head in range(placed.dims[1]):
@@ -89,7 +91,9 @@ def _resolve(expression: str, layout: Layout, place: _Place) -> str:
     if number is not None:
         return str(number)
     found = REFERENCE.fullmatch(expression)
-    name = found and next((p + found["name"] for p in place.stage.scope if p + found["name"] in layout.names), None)
+    table = place.placed.band.name.rpartition(".")[0] + "."
+    scope = (table, *place.stage.scope)
+    name = found and next((p + found["name"] for p in scope if p + found["name"] in layout.names), None)
     if not found or not name:
         raise TemplateError(
             f"The formula of {place.placed.band.name} names {{{expression}}}, "
@@ -104,13 +108,18 @@ def _resolve(expression: str, layout: Layout, place: _Place) -> str:
         cells = target.cells.rows(place.row, place.row + 1)
     else:
         return name
-    return cells.seen_from(place.placed.cells.sheet)
+    text = cells.seen_from(place.placed.cells.sheet)
+    if not place.placed.band.apart:
+        return text
+    sheet, bang, corners = text.rpartition("!")
+    return sheet + bang + CORNER.sub(r"\1$\2", corners)
 
 
 def _number(key: str, layout: Layout, place: _Place) -> object:
     """What a key of config.json, or a word for a place, stands for; None where it is neither."""
     layer = place.stage.layer
-    words = {"layer": layer, "previous": layer - 1, "row": place.row + 1, "context": layout.context}
+    words = {"layer": layer, "previous": layer - 1, "row": place.row + 1, "column": place.column + 1}
+    words |= {"context": layout.context, "max_bytes": layout.max_bytes}
     return words.get(key, getattr(layout.config, key, None) if key.isidentifier() else None)
 
 
@@ -125,12 +134,15 @@ def _choose(key: str, layout: Layout, place: _Place) -> str:
 
 
 def _index(index: str, target: Placed, place: _Place) -> Range:
-    """The cells that `[head]`, `[:token, head]`, `[:, column]` or `[-1]` pick from a band."""
+    """The cells that `[head]`, `[:token, head]`, `[:, column]`, `[-1]` or `[-1, column]` pick from a band."""
     cells = target.cells
     this_row = cells.rows(place.row, place.row + 1)
+    neighbour = NEIGHBOUR.fullmatch(index)
+    if neighbour:
+        line = cells.rows(place.row + int(neighbour[1]), place.row + int(neighbour[1]) + 1)
+        column = place.column + bool(neighbour[2])
+        return line.columns(column, column + 1) if "column" in index else line
     match [part.strip() for part in index.split(",")]:
-        case ["-1"]:
-            return cells.rows(place.row - 1, place.row)
         case ["head"]:
             return head_columns(target, place.row, place.head)
         case [":token"]:

@@ -17,9 +17,6 @@ from xlgpt.plan import Plan
 from xlgpt.tables import Table
 
 FROZEN_ROWS = 4
-TEXTS = ("tokens", "top.token", "next_token", "status")
-WHOLE = ("position", "token_ids", "n_tokens", "next_token_id", "top.id")
-SHARES = ("probabilities", "top.probability")
 UNITS = {"token": " tokens", "key": " tokens looked at", "n_head": " heads", "vocab_size": " tokens"}
 
 
@@ -35,14 +32,15 @@ def furnish(plan: Plan) -> bytes:
     book.set_calc_mode("manual" if plan.manual else "auto")
     home = _add(book, HOME, ACCENT["answer"])
     write_home(home, book, look, plan)
-    order = [HOME, *(sheet.name for sheet in plan.layout.sheets), "Vocabulary", "Merges"]
+    order = [HOME, *(sheet.name for sheet in plan.layout.sheets), "Vocabulary", "Merges", "Unicode"]
     for before, sheet, after in zip(order, plan.layout.sheets, order[2:], strict=False):
         worksheet = _add(book, sheet.name, _tab(sheet))
         _write_top(worksheet, look, sheet.stage.title, sheet.stage.about, before, after)
         _write_stage(worksheet, look, plan, sheet)
     weights = plan.layout.weight_sheets()
-    _write_vocabulary(_add(book, "Vocabulary", ACCENT["weight"]), look, plan, order[-3], "Merges")
-    _write_merges(_add(book, "Merges", ACCENT["weight"]), look, plan, "Vocabulary", next(iter(weights)))
+    _write_vocabulary(_add(book, "Vocabulary", ACCENT["weight"]), look, plan, order[-4], "Merges")
+    _write_merges(_add(book, "Merges", ACCENT["weight"]), look, plan)
+    _write_unicode(_add(book, "Unicode", ACCENT["weight"]), look, plan, next(iter(weights)))
     for name, placed in weights.items():
         _write_weights(_add(book, name, ACCENT["weight"]), look, placed)
     for name, cells in plan.layout.names.items():
@@ -81,16 +79,42 @@ def _write_top(worksheet: Any, look: Look, title: str, about: str, before: str, 
 
 
 def _write_stage(worksheet: Any, look: Look, plan: Plan, sheet: Sheet) -> None:
-    worksheet.set_column(3, max(placed.cells.column + placed.cells.width for placed in sheet.bands), 10)
-    for column in range(max((p.cells.width for p in sheet.bands if p.cells.width > 1), default=0)):
+    width = 12 if any(placed.band.table for placed in sheet.bands) else 10
+    worksheet.set_column(3, max(placed.cells.column + placed.cells.width for placed in sheet.bands), width)
+    wide = [p.cells.width for group in sheet.groups for p in group if p.cells.width > 1 and not group[0].band.table]
+    for column in range(max(wide, default=0)):
         worksheet.write_number(FROZEN_ROWS - 1, LABEL_COLUMNS + column, column, look.column_title)
     for group in sheet.groups:
+        if group[0].band.table:
+            _write_tables(worksheet, look, plan, group)
+            continue
         for placed in group:
             _write_titles(worksheet, look, placed)
             _write_column_titles(worksheet, look, plan, placed)
             _write_cells(worksheet, look, plan, placed)
         if all(placed.cells.column > 1 for placed in group):
             _write_labels(worksheet, look, plan, group[0])
+
+
+def _write_tables(worksheet: Any, look: Look, plan: Plan, group: tuple[Placed, ...]) -> None:
+    """Columns side by side: above each its title, its name, a sentence, and what it starts from."""
+    top = group[0].top
+    worksheet.set_row(top + 3, 118 if group[0].cells.height > 1 else 66)
+    for placed in group:
+        band, cells = placed.band, placed.cells
+        if band.table:
+            worksheet.write_string(top, cells.column, band.table, look.heading["activation"])
+            if band.rows != "token" and cells.height > 1:
+                for i in range(cells.height):
+                    worksheet.write_number(cells.row + i, cells.column - 1, i + 1, look.place)
+        worksheet.write_string(top + 1, cells.column, band.title, look.over)
+        worksheet.write_string(top + 2, cells.column, band.name, look.small)
+        worksheet.write_string(top + 3, cells.column, band.about, look.sentence if cells.width == 1 else look.note_top)
+        if band.start is not None:
+            worksheet.write_number(top + 4, cells.column, band.start, look.start)
+        for i in range(cells.width if cells.width > 1 else 0):
+            worksheet.write_number(top + 4, cells.column + i, i + 1, look.column_title)
+        _write_cells(worksheet, look, plan, placed)
 
 
 def _write_titles(worksheet: Any, look: Look, placed: Placed) -> None:
@@ -144,13 +168,10 @@ def _label(plan: Plan, name: str, row: int) -> Any:
 def _write_cells(worksheet: Any, look: Look, plan: Plan, placed: Placed) -> None:
     """A blank cell where each row of each formula begins (of a long table, the first); or cells to be filled in."""
     band, cells = placed.band, placed.cells
-    kinds = look.text if band.name in TEXTS else look.whole if band.name in WHOLE else look.number
-    style = (look.share if band.name in SHARES else kinds)[band.kind]
+    style = look.cells[band.format][band.kind]
     for formula in plan.formulas[band.name]:
         for row in range(1 if band.rows == "vocab_size" else formula.cells.height):
             worksheet.write_blank(formula.cells.row + row, formula.cells.column, None, style)
-    if band.kind == "input" and not band.formula:
-        _write_input(worksheet, plan, placed, style)
     if band.scale:
         low, high = HEAT
         heat = {"type": "2_color_scale", "min_type": "num", "min_value": 0, "max_type": "num", "max_value": 1}
@@ -158,27 +179,6 @@ def _write_cells(worksheet: Any, look: Look, plan: Plan, placed: Placed) -> None
         worksheet.conditional_format(
             cells.row, cells.column, bottom, right, heat | {"min_color": low, "max_color": high}
         )
-
-
-def _write_input(worksheet: Any, plan: Plan, placed: Placed, style: Any) -> None:
-    cells = placed.cells
-    for row in range(cells.height):
-        value = _label(plan, placed.band.name, row)
-        worksheet.write(cells.row + row, cells.column, None if value == "" else int(value), style)
-    worksheet.data_validation(
-        cells.row,
-        cells.column,
-        cells.row + cells.height - 1,
-        cells.column,
-        {
-            "validate": "integer",
-            "criteria": "between",
-            "minimum": 0,
-            "maximum": plan.model.config.vocab_size - 1,
-            "error_title": "No such token",
-            "error_message": f"A token id is a whole number from 0 to {plan.model.config.vocab_size - 1}.",
-        },
-    )
 
 
 def _write_vocabulary(worksheet: Any, look: Look, plan: Plan, before: str, after: str) -> None:
@@ -202,19 +202,32 @@ def _write_first_row(worksheet: Any, table: Table, styles: tuple[Any, ...]) -> N
         worksheet.write_blank(table.row, column, None, style)
 
 
-def _write_merges(worksheet: Any, look: Look, plan: Plan, before: str, after: str) -> None:
+def _write_merges(worksheet: Any, look: Look, plan: Plan) -> None:
     """Which two tokens become one, sorted by a number that stands for the pair, so that it is found quickly."""
     about = (
         "Which two neighbours become one token. The lower the rank, the earlier. "
         "A pair is found by its number: 65,536 × the left id + the right id."
     )
-    _write_top(worksheet, look, "Merges: how pieces grow into tokens", about, before, after)
-    worksheet.set_column(3, 6, 18)
-    for column, title in enumerate(("pair", "token id", "rank", "left", "right", "becomes")):
+    _write_top(worksheet, look, "Merges: how pieces grow into tokens", about, "Vocabulary", "Unicode")
+    worksheet.set_column(3, 5, 18)
+    worksheet.set_column(6, 6, 24)
+    for column, title in enumerate(("pair", "token id", "rank", "left", "right", "becomes", "by rank: 0, 1, 2, …")):
         worksheet.write_string(FROZEN_ROWS - 1, column, title, look.column_title)
-    if "Merges" in plan.tables:
-        styles = (look.whole["weight"],) * 3 + (look.label,) * 3
-        _write_first_row(worksheet, plan.tables["Merges"], styles)
+    styles = (look.whole["weight"],) * 3 + (look.label,) * 3 + (look.whole["weight"],)
+    _write_first_row(worksheet, plan.tables["Merges"], styles)
+
+
+def _write_unicode(worksheet: Any, look: Look, plan: Plan, after: str) -> None:
+    """What kind of character each code point is, and the token of each byte."""
+    about = (
+        "L letter, N number, S white space, O anything else, from a code point to the next in the list, as tiktoken "
+        "sees them. Beside it: the token that stands for each single byte."
+    )
+    _write_top(worksheet, look, "Unicode: what is a letter, and the tokens of bytes", about, "Merges", after)
+    for column, title in enumerate(("from", "kind", "byte", "token id")):
+        worksheet.write_string(FROZEN_ROWS - 1, column, title, look.column_title)
+    whole = look.whole["weight"]
+    _write_first_row(worksheet, plan.tables["Unicode"], (whole, look.text["weight"], look.place, whole))
 
 
 def _write_weights(worksheet: Any, look: Look, weights: list[PlacedWeight]) -> None:

@@ -197,6 +197,7 @@ def _write_facts(home: Any, book: Any, look: Look, plan: Plan) -> None:
         ("tokens in the vocabulary", "vocab_size", config.vocab_size),
         ("positions it was trained for", "n_positions", config.n_positions),
         ("rows for tokens in this workbook", "context", plan.layout.context),
+        ("bytes that a prompt may have", "max_bytes", plan.layout.max_bytes),
         ("layer norm's small number", "layer_norm_epsilon", config.layer_norm_epsilon),
         ("activation function", "activation_function", config.activation_function),
         ("scores are divided by √(head width)", "scale_attn_weights", config.scale_attn_weights),
@@ -220,7 +221,9 @@ def _write_facts(home: Any, book: Any, look: Look, plan: Plan) -> None:
         home.merge_range(i, 3, i, 4, "", style)
         # A number, not TRUE: LibreOffice loads a boolean as a formula, and does not calculate it in manual mode.
         home.write(i, 3, int(value) if isinstance(value, bool) else value, style)
-        book.define_name(name if name in vars(config) or name == "context" else f"about.{name}", f"={HOME}!$D${i + 1}")
+        book.define_name(
+            name if name in vars(config) or name in ("context", "max_bytes") else f"about.{name}", f"={HOME}!$D${i + 1}"
+        )
 
 
 def _write_map(home: Any, look: Look, plan: Plan) -> None:
@@ -229,6 +232,7 @@ def _write_map(home: Any, look: Look, plan: Plan) -> None:
     stops = [(sheet.name, sheet.stage.title.partition(": ")[2] or sheet.stage.title) for sheet in plan.layout.sheets]
     stops.append(("Vocabulary", "all the tokens there are, with their ids"))
     stops.append(("Merges", "how pieces of text grow into tokens"))
+    stops.append(("Unicode", "which characters are letters, numbers and white space"))
     for name, title in stops:
         home.write_url(row, 6, f"internal:{quoted(name)}!A1", look.link, name, f"Go to {name}")
         home.write_string(row, 8, title, look.note)

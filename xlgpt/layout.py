@@ -8,10 +8,14 @@ from functools import cache
 from xlgpt.config import GPT2Config
 from xlgpt.errors import SheetTooSmall, TemplateError
 from xlgpt.template import Band, Slice, Stage, Weight, size, stages, weights
+from xlgpt.unicode import RANGES
 
 MAX_ROWS, MAX_COLUMNS = 1_048_576, 16_384  # ECMA-376 leaves it open; Excel and LibreOffice agree on these
 FIRST_ROW = 4  # above it stand the way home, the title, a sentence and the column numbers: they stay in sight
 LABEL_COLUMNS = 3  # position, token, and what is one number a token: they stay in sight
+TABLE_HEAD = (
+    5  # above the columns of a table: its title, theirs, their names, their sentences, and what they start from
+)
 
 
 @cache
@@ -123,6 +127,7 @@ class Layout:
 
     config: GPT2Config
     context: int
+    max_bytes: int
     sheets: tuple[Sheet, ...]
     weights: tuple[PlacedWeight, ...]
     bands: dict[str, Placed]
@@ -136,9 +141,9 @@ class Layout:
         return found
 
 
-def lay_out(config: GPT2Config, context: int, n_merges: int) -> Layout:
+def lay_out(config: GPT2Config, context: int, max_bytes: int, n_merges: int) -> Layout:
     """Place every band, weight and table of the tokenizer. Raises SheetTooSmall, TemplateError."""
-    sheets = tuple(_lay_out_sheet(stage, config, context) for stage in stages(config))
+    sheets = tuple(_lay_out_sheet(stage, config, context, max_bytes) for stage in stages(config))
     weights_ = tuple(_lay_out_weights(config))
     bands = {placed.band.name: placed for sheet in sheets for placed in sheet.bands}
     names = {name: placed.cells for name, placed in bands.items()}
@@ -149,8 +154,11 @@ def lay_out(config: GPT2Config, context: int, n_merges: int) -> Layout:
     columns = {"vocabulary.ids": 0, "vocabulary": 1, "vocabulary.shown": 2}
     names |= {name: replace(vocabulary, column=column) for name, column in columns.items()}
     merges = Range("Merges", FIRST_ROW, 0, max(1, n_merges))
-    columns = {"merges.key": 0, "merges.id": 1, "merges.rank": 2}
+    columns = {"merges.key": 0, "merges.id": 1, "merges.rank": 2, "merges.by_rank": 6}
     names |= {name: replace(merges, column=column) for name, column in columns.items()}
+    unicode = Range("Unicode", FIRST_ROW, 0, len(RANGES))
+    names |= {"unicode.first": unicode, "unicode.kind": replace(unicode, column=1)}
+    names["unicode.byte_ids"] = replace(unicode, column=3, height=256)
     for name, cells in names.items():
         if cells.row + cells.height > MAX_ROWS or cells.column + cells.width > MAX_COLUMNS:
             raise SheetTooSmall(
@@ -158,23 +166,33 @@ def lay_out(config: GPT2Config, context: int, n_merges: int) -> Layout:
                 f"of the sheet {cells.sheet!r}; a sheet has {MAX_ROWS:,} rows and {MAX_COLUMNS:,} columns. "
                 "Choose a smaller context or a smaller model."
             )
-    return Layout(config, context, sheets, weights_, bands, names)
+    return Layout(config, context, max_bytes, sheets, weights_, bands, names)
 
 
-def _lay_out_sheet(stage: Stage, config: GPT2Config, context: int) -> Sheet:
+def _lay_out_sheet(stage: Stage, config: GPT2Config, context: int, max_bytes: int) -> Sheet:
     groups = []
     row = FIRST_ROW
     for bands in _groups(stage.bands):
         # Each band has a title and a sentence; below them stand the heads, if any, and the columns' titles.
-        first = row + 2 * len(bands) + max(1, *(len(band.shape) - 1 for band in bands))
-        group = []
+        head = TABLE_HEAD if bands[0].table else 2 * len(bands) + max(1, *(len(band.shape) - 1 for band in bands))
+        group: list[Placed] = []
         for i, band in enumerate(bands):
-            dims = tuple(size(dimension, config, context) for dimension in band.shape)
-            cells = Range(stage.sheet, first, column_number(band.column), dims[0], math.prod(dims[1:]))
-            group.append(Placed(band, cells, row + 2 * i, dims))
+            dims = tuple(size(dimension, config, context, max_bytes) for dimension in band.shape)
+            cells = Range(stage.sheet, row + head, _column(band, group), dims[0], math.prod(dims[1:]))
+            group.append(Placed(band, cells, row if bands[0].table else row + 2 * i, dims))
         groups.append(tuple(group))
-        row = first + max(placed.cells.height for placed in group) + 1
+        row += head + max(placed.cells.height for placed in group) + 1
     return Sheet(stage, tuple(groups))
+
+
+def _column(band: Band, before: list[Placed]) -> int:
+    """Where a band's first column stands: where it says, or behind the one before, with a gap before a table."""
+    if band.column:
+        return column_number(band.column)
+    if not before:
+        return LABEL_COLUMNS
+    last = before[-1].cells
+    return last.column + last.width + bool(band.table)
 
 
 def _groups(bands: tuple[Band, ...]) -> Iterator[list[Band]]:

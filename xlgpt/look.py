@@ -31,7 +31,21 @@ class Look:
         self.number = {kind: self._cell(kind, num_format="0.000") for kind in FILL}
         self.whole = {kind: self._cell(kind, num_format="0;;0") for kind in FILL}
         self.text = {kind: self._cell(kind, num_format=";;;@", indent=1) for kind in FILL}
+        self.scarce = {kind: self._cell(kind, num_format="0;;;@") for kind in FILL}
         self.share = {kind: self._cell(kind, num_format="0.0%") for kind in FILL}
+
+        self.cells = {
+            "number": self.number,
+            "whole": self.whole,
+            "id": self.whole,
+            "text": self.text,
+            "share": self.share,
+        }
+        self.over = self.format(bold=True, font_size=10, bottom=1, bottom_color=LINE)
+        self.small = self.format(font_name="Consolas", font_size=8, font_color=MUTED)
+        self.sentence = self.format(font_size=8, font_color=MUTED, text_wrap=True, valign="top")
+        self.note_top = self.format(font_size=10, font_color=MUTED, valign="top")
+        self.start = self.format(font_size=9, font_color=MUTED, italic=True, align="right")
 
     def format(self, **properties: Any) -> Any:
         """A cell format in the workbook's font."""

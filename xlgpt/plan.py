@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from xlgpt.bpe import check_vocabulary
 from xlgpt.checkpoint import Model
 from xlgpt.compile import Formula, formulas
 from xlgpt.errors import ContextTooLong, PromptTooLong, UsageError, WorkbookTooLarge
@@ -12,6 +13,8 @@ from xlgpt.values import Values, expected
 
 DEFAULT_PROMPT = "If today is Tuesday, tomorrow is"
 DEFAULT_CONTEXT = 32
+DEFAULT_BYTES, SMALL_BYTES = 256, 128  # of a prompt; the smaller for a model that calculates by itself
+MOST_BYTES = 1000  # the sheet Pieces has twice as many columns, and half their square in cells
 CELL_TEXT = 32_767  # characters in one cell, counted in UTF-16 (Excel's specifications and limits)
 BYTES_A_WEIGHT = 6.1  # measured: a float32's shortest decimal and its tags, compressed
 MANUAL_FROM = 3_000_000  # weights; above it a recalculation takes long enough to be asked for
@@ -34,10 +37,10 @@ class Plan:
         return self.model.parameters > MANUAL_FROM
 
 
-def make_plan(model: Model, prompt: str | None, context: int | None) -> Plan:
+def make_plan(model: Model, prompt: str | None, context: int | None, max_bytes: int | None) -> Plan:
     """Lay the workbook out and run the reference on the prompt.
 
-    Raises PromptTooLong, ContextTooLong, UsageError, SheetTooSmall, BadCheckpoint, TemplateError.
+    Raises PromptTooLong, ContextTooLong, UsageError, SheetTooSmall, BadCheckpoint, BadVocabulary, TemplateError.
     """
     positions = model.config.n_positions
     context = min(DEFAULT_CONTEXT, positions) if context is None else context
@@ -47,20 +50,33 @@ def make_plan(model: Model, prompt: str | None, context: int | None) -> Plan:
         raise ContextTooLong(
             f"The model knows {positions} positions; a context of {context} rows is too long, {positions} is the most."
         )
+    if max_bytes is None:
+        max_bytes = DEFAULT_BYTES if model.parameters > MANUAL_FROM else SMALL_BYTES
+    if not 1 <= max_bytes <= MOST_BYTES:
+        raise UsageError(f"The workbook can hold the steps of 1 to {MOST_BYTES:,} bytes; --max-bytes is {max_bytes:,}.")
+    check_vocabulary(model.tokenizer)
     if prompt is None:
-        prompt = _shortened(DEFAULT_PROMPT, model, context)
+        prompt = _shortened(DEFAULT_PROMPT, model, context, max_bytes)
     ids = _encode(prompt, model)
+    size = len(prompt.encode())
+    if size > max_bytes:
+        raise PromptTooLong(
+            f"The prompt has {size:,} bytes and the workbook rows for {max_bytes:,}; "
+            f"shorten it, or give --max-bytes {size} (at most {MOST_BYTES:,})."
+        )
     if len(ids) > context:
         raise PromptTooLong(
             f"The prompt has {len(ids)} tokens and the workbook rows for {context}; "
             f"shorten it, or give --context {len(ids)} or more (at most {positions})."
         )
     _check_size(model)
-    layout = lay_out(model.config, context, len(model.tokenizer.merges))
+    layout = lay_out(model.config, context, max_bytes, len(model.tokenizer.merges))
     compiled = {
         placed.band.name: list(formulas(layout, sheet, placed)) for sheet in layout.sheets for placed in sheet.bands
     }
-    return Plan(model, prompt, layout, compiled, expected(ids, model, context), tables(layout, model.tokenizer))
+    return Plan(
+        model, prompt, layout, compiled, expected(prompt, model, context, max_bytes), tables(layout, model.tokenizer)
+    )
 
 
 def _check_size(model: Model) -> None:
@@ -85,9 +101,9 @@ def _encode(prompt: str, model: Model) -> list[int]:
     return model.tokenizer.encode(prompt)
 
 
-def _shortened(prompt: str, model: Model, context: int) -> str:
-    """The first words of a prompt that fit the context."""
+def _shortened(prompt: str, model: Model, context: int, max_bytes: int) -> str:
+    """The first words of a prompt that fit the rows."""
     words = prompt.split(" ")
-    while len(words) > 1 and len(model.tokenizer.encode(" ".join(words))) > context:
+    while words and (len(model.tokenizer.encode(" ".join(words))) > context or len(" ".join(words)) > max_bytes):
         words.pop()
     return " ".join(words)

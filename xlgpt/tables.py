@@ -8,13 +8,14 @@ from dataclasses import dataclass
 
 from xlgpt.layout import Layout
 from xlgpt.tokenizer import Tokenizer
+from xlgpt.unicode import RANGES
 
 Constant = int | str
 
 
 @dataclass(frozen=True)
 class Table:
-    """Columns of the same length, from A on; they begin in `row`."""
+    """Columns, from A on, none longer than the first; they begin in `row`."""
 
     row: int
     columns: tuple[Sequence[Constant], ...]
@@ -38,5 +39,15 @@ def tables(layout: Layout, tokenizer: Tokenizer) -> dict[str, Table]:
     if tokenizer.merges:
         keys, left, right, merged, ranks = zip(*tokenizer.pairs(), strict=True)
         words = [[shown[i] for i in column] for column in (left, right, merged)]
-        found["Merges"] = Table(layout.names["merges.key"].row, (keys, merged, ranks, *words))
+        by_rank = [i for _, _, i in tokenizer.merges]
+        found["Merges"] = Table(layout.names["merges.key"].row, (keys, merged, ranks, *words, by_rank))
+    else:  # a row that no pair equals, for MATCH to find
+        found["Merges"] = Table(layout.names["merges.key"].row, ([-1], [-1], [-1], [""], [""], [""], [-1]))
+    found["Unicode"] = Table(layout.names["unicode.first"].row, _unicode(tokenizer))
     return found
+
+
+def _unicode(tokenizer: Tokenizer) -> tuple[Sequence[Constant], ...]:
+    """The kinds of characters, and beside them the token of each byte."""
+    firsts, kinds = zip(*RANGES, strict=True)
+    return firsts, kinds, range(256), tokenizer.byte_ids

@@ -23,9 +23,16 @@ class Band:
     about: str
     shape: tuple[Dimension, ...]
     formula: str = ""
+    first: str = ""
+    start: int | None = None
     per: Literal["row", "head", "cell", "band"] = "row"
-    column: str = "D"
+    table: str = ""
+    column: str = ""
     beside: bool = False
+    shrinks: bool = False
+    apart: bool = False
+    varies: bool = False
+    format: Literal["number", "whole", "id", "text", "share"] = "number"
     kind: Kind = "activation"
     array: bool = False
     scale: bool = False
@@ -134,12 +141,15 @@ def weight_shapes(config: GPT2Config) -> dict[str, tuple[int, ...]]:
     return {w.name: tuple(size(d, config) for d in w.shape) for w in weights(config)}
 
 
-def size(dimension: Dimension, config: GPT2Config, context: int = 0) -> int:
+OF_BYTES = ("char", "byte", "word", "step")  # what a text of so many bytes has at most
+
+
+def size(dimension: Dimension, config: GPT2Config, context: int = 0, max_bytes: int = 0) -> int:
     """How many rows or columns a dimension stands for. Raises TemplateError."""
     if isinstance(dimension, int):
         return dimension
     factor, _, name = dimension.rpartition("*")
-    known = {"token": context, "key": context, "d_head": config.d_head}
+    known = {"token": context, "key": context, "d_head": config.d_head} | dict.fromkeys(OF_BYTES, max_bytes)
     value = known.get(name, getattr(config, name, None))
     if not isinstance(value, int):
         raise TemplateError(f"A template has the dimension {dimension!r}, which no configuration gives.")

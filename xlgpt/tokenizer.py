@@ -44,6 +44,11 @@ class Tokenizer:
         of_byte = {token: i for i, token in reversed(list(enumerate(self.tokens))) if len(token) == 1}
         return tuple(of_byte[bytes([b])] for b in range(256)) + tuple(merged for _, _, merged in self.merges)
 
+    @property
+    def byte_ids(self) -> tuple[int, ...]:
+        """The id of the token that stands for each of the 256 bytes."""
+        return self._ids[:256]
+
     @cached_property
     def _encoding(self) -> tiktoken.Encoding:
         ranks = {self.tokens[i]: rank for rank, i in enumerate(self._ids)}

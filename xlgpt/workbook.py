@@ -90,7 +90,7 @@ def _write_parts(package: Package, skeleton: zipfile.ZipFile, names: dict[str, s
     weights = plan.layout.weight_sheets()
     filled = [formula for band in plan.formulas.values() for formula in band]
     cells = plan.model.parameters + sum(formula.cells.height * formula.cells.width for formula in filled)
-    cells += sum(table.height * len(table.columns) for table in plan.tables.values())
+    cells += sum(sum(map(len, table.columns)) for table in plan.tables.values())
     formulas = len(filled)
     strings = Strings(skeleton.read(STRINGS))
     for part in skeleton.namelist():
@@ -178,6 +178,7 @@ def _table_rows(first: bytes, table: Table, starts: Starts, strings: Strings) ->
             if letters in constants
             else formula_row(*starts[letters + number], style)
             for letters, style in styles
+            if letters not in constants or i < len(constants[letters])
         )
         yield b'<row r="%b">%b</row>' % (number, b"".join(cells))
 

@@ -23,11 +23,5 @@ class Engine(Protocol):
 
 
 def inputs(book: Book, prompt: Prompt) -> dict[Range, Values]:
-    """The cells that a prompt sets: its text, and the ids too unless they are calculated from it."""
-    text = np.array([[prompt.text]], dtype=object)
-    if book.ids_are_formulas:
-        return {book.named("prompt"): text}
-    cells = book.named("token_ids")
-    ids = np.full((cells.height, 1), "", dtype=object)
-    ids[: len(prompt.ids), 0] = [float(i) for i in prompt.ids]
-    return {book.named("prompt"): text, cells: ids}
+    """The cells that a prompt sets: all else is calculated from it."""
+    return {book.named("prompt"): np.array([[prompt.text]], dtype=object)}

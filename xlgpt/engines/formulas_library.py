@@ -59,6 +59,9 @@ class FormulasLibrary:
         self._trees: dict[str, Tree] = {}
         self._places: dict[tuple[str, str], Range] = {}  # what a formula's text refers to, by the sheet it stands on
         self._constant_ranges: dict[Range, Values] = {}
+        self._over: dict[Range, tuple[int, ...]] = {}
+        self._needed: dict[tuple[str, int], list[Range]] = {}  # what each formula refers to
+        self._seen: dict[Range, Values] = {}  # what ranges of formulas show, while nothing changes
         self._inputs: dict[Range, Values] = {}
         self._fed = False
         self._here = ""  # the sheet that is being read; with `fed`, the others are given
@@ -69,6 +72,7 @@ class FormulasLibrary:
         """Set the prompt and forget all results; formulas are evaluated when they are read."""
         self._inputs = inputs(self._book, prompt)
         self._constant_ranges.clear()
+        self._seen.clear()
         self.evaluated = {}
         for sheet in self._sheets.values():
             sheet.results.clear()
@@ -77,6 +81,7 @@ class FormulasLibrary:
     def feed(self, bands: Mapping[Range, Values], left_out: Callable[[Formula], bool] = lambda formula: False) -> None:
         """Give what bands show: to sheets other than theirs, and, for formulas left out, to their own."""
         self._fed = True
+        self._seen.clear()
         skipped = set()
         for cells, values in bands.items():
             sheet = self._sheet(cells.sheet)
@@ -90,6 +95,8 @@ class FormulasLibrary:
 
     def read(self, cells: Range) -> Values:
         """What the cells show, after evaluating what they need. Raises FormulaError."""
+        if self._here != cells.sheet:
+            self._seen.clear()
         self._here = cells.sheet
         self._settle(cells)
         return shown(self._value(cells))
@@ -130,7 +137,7 @@ class FormulasLibrary:
                 waiting.pop()
             else:
                 under_way[sheet, i] = None
-                needed = [(cells.sheet, j) for cells in self._references(formula) for j in self._open(cells)]
+                needed = [(cells.sheet, j) for cells in self._references(sheet, i) for j in self._open(cells)]
                 circle = next((place for place in needed if place in under_way), None)
                 if circle:
                     raise FormulaError(f"{formula.cells.absolute} depends on itself, by way of {circle[0]}.")
@@ -138,9 +145,15 @@ class FormulasLibrary:
 
     def _open(self, cells: Range) -> list[int]:
         """The formulas over some cells that have no result yet."""
-        if cells.sheet in self._book.weights.sheets:
+        if cells in self._seen or cells in self._constant_ranges or cells.sheet in self._book.weights.sheets:
             return []
-        return [i for i in self._sheet(cells.sheet).over(cells) if self._result(cells.sheet, i) is None]
+        return [i for i in self._filling(cells) if self._result(cells.sheet, i) is None]
+
+    def _filling(self, cells: Range) -> tuple[int, ...]:
+        """The formulas over some cells."""
+        if cells not in self._over:
+            self._over[cells] = tuple(self._sheet(cells.sheet).over(cells))
+        return self._over[cells]
 
     def _result(self, name: str, i: int) -> Values | None:
         sheet = self._sheets[name]
@@ -156,9 +169,12 @@ class FormulasLibrary:
                 raise FormulaError(f"{formula.cells.absolute} cannot be evaluated: {e}.") from e
         return self._trees[formula.text]
 
-    def _references(self, formula: Formula) -> list[Range]:
-        arguments = self._tree(formula).arguments
-        return [self._place(argument, formula.cells) for argument in arguments if isinstance(argument, str)]
+    def _references(self, sheet: str, i: int) -> list[Range]:
+        if (sheet, i) not in self._needed:
+            formula = self._sheets[sheet].formulas[i]
+            texts = [argument for argument in self._tree(formula).arguments if isinstance(argument, str)]
+            self._needed[sheet, i] = [self._place(text, formula.cells) for text in texts]
+        return self._needed[sheet, i]
 
     def _place(self, text: str, seen_from: Range) -> Range:
         """The cells that a reference or a name in a formula means. Raises FormulaError."""
@@ -243,8 +259,10 @@ class FormulasLibrary:
             return self._weights(cells)
         if cells in self._constant_ranges:
             return self._constant_ranges[cells]
+        if cells in self._seen:
+            return self._seen[cells]
         sheet = self._sheet(cells.sheet)
-        found = [(sheet.formulas[i].cells, self._result(cells.sheet, i)) for i in sheet.over(cells)]
+        found = [(sheet.formulas[i].cells, self._result(cells.sheet, i)) for i in self._filling(cells)]
         if len(found) == 1 and overlap(found[0][0], cells) == cells and found[0][1] is not None:
             return part(found[0][1], found[0][0], cells)
         values = self._constants(sheet, cells)
@@ -253,8 +271,8 @@ class FormulasLibrary:
             if common and result is not None:
                 part(values, cells, common)[:] = part(result, block, common)
         values = _settled(values)
-        if not found:
-            self._constant_ranges[cells] = values
+        kept = self._seen if found else self._constant_ranges
+        kept[cells] = values
         return values
 
     def _set_cells(self, cells: Range) -> Iterator[tuple[Range, Values]]:

@@ -4,6 +4,7 @@ Each has a test in tests/test_engines.py that fails when the library is mended, 
 is written so that it can be sent upstream as it stands.
 """
 
+from operator import eq, ge, gt, le, lt, ne
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,10 @@ NOTES = {
     "MMULT": (
         "MMULT looks at every number of both matrices, one by one in Python, for an error value (raise_errors), also "
         "where the array is float64 and cannot hold one: 0.4 s for 768 × 3072, of which the product takes 1 ms."
+    ),
+    "=": (
+        "A comparison of two single values goes through numpy.vectorize and a generator for each argument: 60 µs where "
+        'the comparison takes 0.1. A sheet of 20,000 formulas that begin with IF(cell="", …) spends most of its time there.'
     ),
     "IF": (
         "IF(condition, a, b) calculates both a and b when the condition is a single value, though only one is needed: "
@@ -84,4 +89,16 @@ def first_and_last(rows: Any, columns: Any, height: int, width: int) -> tuple[in
     return max(0, row - 1), max(0, column - 1), 1 if row else height, 1 if column else width
 
 
-WORKAROUNDS = {"INDEX": index, "MMULT": mmult}
+COMPARISONS = {"=": eq, "<>": ne, "<": lt, "<=": le, ">": gt, ">=": ge}
+
+
+def compare(call: Call, values: list[Any]) -> Any:
+    """A comparison by the library, unless it is of two single numbers or a single value with empty text."""
+    one, other = (value.item() if isinstance(value, np.ndarray) and value.size == 1 else value for value in values)
+    numbers = type(one) in (int, float) and type(other) in (int, float)
+    if numbers or (call.name in ("=", "<>") and other == "" and type(one) in (int, float, str)):
+        return COMPARISONS[call.name](one, other)
+    return plain(call, values)
+
+
+WORKAROUNDS = {"INDEX": index, "MMULT": mmult} | dict.fromkeys(COMPARISONS, compare)
