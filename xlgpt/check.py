@@ -177,15 +177,11 @@ class Checker:
             if rows is not None and placed.band.rows == "token":
                 cells = cells.rows(rows.start, rows.stop)
                 wanted = None if wanted is None else wanted[rows.start : rows.stop]
-            truth_known = not placed.band.varies
-            results.append(
-                self._check_cells(
-                    placed.band.name, cells, wanted if truth_known else None, saved if truth_known else None
-                )
-            )
+            known = (None, None) if placed.band.varies else (wanted, saved)
+            results.append(self._check_cells(placed.band.name, cells, *known))
         others = [self._check_cells("", block, None, saved) for block in sheet.others]
-        known = {band.name for band in sheet.missing}
-        bands = [*sheet.missing, *(band for band in results if band.name not in known), *_as_one(others)]
+        missing = {band.name for band in sheet.missing}
+        bands = [*sheet.missing, *(band for band in results if band.name not in missing), *_as_one(others)]
         if not self._library:
             self._tick(sheet.formulas)
         evaluated = self._library.evaluated.get(sheet.name, 0) if self._library else sheet.formulas
