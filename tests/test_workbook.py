@@ -13,6 +13,7 @@ from openpyxl.worksheet.formula import ArrayFormula
 
 import xlgpt
 from xlgpt.checkpoint import load
+from xlgpt.layout import Layout, lay_out
 
 PROMPT = "If today is Tuesday, tomorrow is"
 VOLATILE = {"NOW", "TODAY", "RAND", "RANDBETWEEN", "OFFSET", "INDIRECT", "CELL", "INFO"}
@@ -39,8 +40,18 @@ def values(book: Workbook, name: str) -> list[list[object]]:
 
 def test_sheets_in_the_order_of_the_forward_pass(book: Workbook) -> None:
     blocks, weights = [f"Block {i}" for i in range(4)], ["wte", "wpe", *(f"h.{i}" for i in range(4)), "ln_f"]
-    tables = ["Vocabulary", "Merges"]
-    assert book.sheetnames == ["Home", "Tokens", "Embeddings", *blocks, "LM head", "Argmax", *tables, *weights]
+    tables = ["Vocabulary", "Merges", "Unicode"]
+    assert book.sheetnames == [
+        "Home",
+        "Tokens",
+        "Pieces",
+        "Embeddings",
+        *blocks,
+        "LM head",
+        "Argmax",
+        *tables,
+        *weights,
+    ]
 
 
 def test_every_weight_reads_back_bit_for_bit(shown: Workbook) -> None:
@@ -146,7 +157,7 @@ def test_every_sheet_links_home(book: Workbook) -> None:
 
 
 def test_every_band_has_a_title_a_shape_and_a_sentence(book: Workbook) -> None:
-    for sheet in book.worksheets[1:9]:
+    for sheet in book.worksheets[3:10]:
         names = [
             row[3].value
             for row in sheet.iter_rows(5, max_col=4)
@@ -159,8 +170,21 @@ def test_every_band_has_a_title_a_shape_and_a_sentence(book: Workbook) -> None:
                 assert len(sheet.cell(row[0].row + 1, 1).value) > 20, "a sentence"
 
 
+def test_every_column_of_a_table_has_a_title_its_name_and_a_sentence(book: Workbook) -> None:
+    bands = load_layout().bands
+    for name in ("token_ids", "n_tokens", "char.kind", "byte.turn", "word.text", "merge.rank", "step.place"):
+        cells = bands[name].cells
+        above = [book[cells.sheet].cell(row, cells.column + 1).value for row in range(cells.row - 3, cells.row)]
+        assert above == [bands[name].band.title, name, bands[name].band.about]
+
+
+def load_layout() -> Layout:
+    model = load("tiny")
+    return lay_out(model.config, 16, 128, len(model.tokenizer.merges))
+
+
 def test_panes_are_frozen(book: Workbook) -> None:
-    assert all(sheet.freeze_panes == "D5" for sheet in book.worksheets[1:9])
+    assert all(sheet.freeze_panes == "D5" for sheet in book.worksheets[3:10])
 
 
 def test_same_build_same_bytes(tmp_path: Path) -> None:

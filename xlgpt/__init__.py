@@ -7,6 +7,7 @@ from xlgpt.check import check
 from xlgpt.errors import XlgptError
 from xlgpt.report import Report
 from xlgpt.run import Answer, run
+from xlgpt.tokenize import Steps, tokenize
 
-__all__ = ["Answer", "Built", "Report", "XlgptError", "build", "check", "run"]
+__all__ = ["Answer", "Built", "Report", "Steps", "XlgptError", "build", "check", "run", "tokenize"]
 __version__ = version("xlgpt")

@@ -18,6 +18,7 @@ from xlgpt.check import check
 from xlgpt.engines import NAMES
 from xlgpt.errors import UsageError, XlgptError
 from xlgpt.run import Answer, Session
+from xlgpt.tokenize import tables, tokenize
 from xlgpt.workbook import Progress as Report
 
 
@@ -69,6 +70,15 @@ def build_command(
     with progress_bars() as report:
         built = build(out, model, prompt, context, max_bytes, seed, report)
     click.echo(str(built))
+
+
+@cli.command("tokenize")
+@click.argument("text")
+@click.option("--model", default="gpt2", show_default=True, help="Whose vocabulary: gpt2, tiny, a folder, or a Hub id.")
+def tokenize_command(text: str, model: str) -> None:
+    """Show how TEXT becomes token ids, step by step."""
+    for table in tables(tokenize(text, model)):
+        Console().print(table)
 
 
 @cli.command("check")

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from xlgpt.cells import escaped
-from xlgpt.layout import quoted
-from xlgpt.look import ACCENT, FILL, LINE, MUTED, Look
+from xlgpt.layout import Range, quoted
+from xlgpt.look import ACCENT, FILL, LINE, MUTED, PIECES, Look
 from xlgpt.plan import Plan
 from xlgpt.values import TOP
 
@@ -14,6 +14,31 @@ FIRST, LAST = 1, 14  # the columns that the page uses, B to O
 PROMPT = b"B7"  # the cell of that name
 PROMPT_ROW, ANSWER_ROW, TOP_ROW = 6, 10, 15
 FACTS_ROW = TOP_ROW + TOP + 4
+PROMPTS_ROW = FACTS_ROW + 20
+PIECE_COLUMNS = (1, 2, 3, 4, 6, 7, 8, 9, 10, 11, 12, 13, 14)  # F is too narrow
+
+TRY = {
+    "tiny": (
+        "If today is Tuesday, tomorrow is",
+        "If today is Friday, tomorrow is",
+        "Mike is quick. He moves",
+        "Michael Jordan plays the sport of",
+        "The capital of France is",
+        "Mike pulls out his",
+        "Mike is a Jedi. He pulls out his",
+        "Once upon a time",
+    )
+}
+TRY_ANY = (
+    "If today is Tuesday, tomorrow is",
+    "Mike is quick. He moves",
+    "Michael Jordan plays the sport of",
+    "The capital of France is",
+    "Mike pulls out his",
+    "Once upon a time, there was a",
+    "1, 2, 3, 4,",
+    "def add(a, b): return",
+)
 
 
 def write_home(home: Any, book: Any, look: Look, plan: Plan) -> None:
@@ -31,6 +56,7 @@ def write_home(home: Any, book: Any, look: Look, plan: Plan) -> None:
     _write_top(home, book, look, plan)
     _write_facts(home, book, look, plan)
     _write_map(home, look, plan)
+    _write_prompts(home, look, plan)
     home.set_landscape()
     home.fit_to_pages(1, 1)
 
@@ -69,11 +95,48 @@ def _write_prompt(home: Any, book: Any, look: Look, plan: Plan) -> None:
     home.write_blank(PROMPT_ROW, FIRST, None, style)  # workbook.py puts the prompt in
     book.define_name("prompt", f"={HOME}!$B${PROMPT_ROW + 1}")
     home.write_url(
-        PROMPT_ROW + 1,
+        PROMPT_ROW + 2,
         FIRST,
         "internal:Tokens!A1",
         look.link,
-        "The model reads the prompt as token ids, on the sheet Tokens: type others there to change it.",
+        "Type any text, or choose one from the list in the cell. The sheet Tokens shows how it is cut.",
+    )
+    _write_pieces(home, look, plan)
+
+
+def _write_pieces(home: Any, look: Look, plan: Plan) -> None:
+    """The prompt's tokens under it, one in each cell; the last cell counts those that there is no room for."""
+    for i, column in enumerate(PIECE_COLUMNS):
+        text = f'IF(n_tokens>{i},INDEX(tokens,{i + 1}),"")'
+        if column == PIECE_COLUMNS[-1]:
+            text = f'IF(n_tokens>{i + 1},"+ "&(n_tokens-{i})&" more",{text})'
+        home.write_formula(PROMPT_ROW + 1, column, f"={text}", look.piece, piece(plan, i))
+        cell = Range(HOME, PROMPT_ROW + 1, column).first
+        style = look.format(bg_color=PIECES[i % len(PIECES)], border=1, border_color=LINE)
+        home.conditional_format(cell, {"type": "formula", "criteria": f"=n_tokens>{i}", "format": style})
+
+
+def piece(plan: Plan, i: int) -> str:
+    """What the cell of the prompt's i-th token shows."""
+    tokens = plan.values.get("tokens", ())
+    if len(tokens) > len(PIECE_COLUMNS) == i + 1:
+        return f"+ {len(tokens) - i} more"
+    return str(tokens[i]) if i < len(tokens) else ""
+
+
+def _write_prompts(home: Any, look: Look, plan: Plan) -> None:
+    """Prompts to try, and the list in the prompt's cell that offers them; any other text will do as well."""
+    encode, layout = plan.model.tokenizer.encode, plan.layout
+    known = TRY.get(plan.model.name, TRY_ANY)
+    fit = [text for text in known if len(text.encode()) <= layout.max_bytes and len(encode(text)) <= layout.context]
+    if not fit:
+        return
+    home.write_string(PROMPTS_ROW, FIRST, "PROMPTS TO TRY", look.heading["input"])
+    for i, text in enumerate(fit, PROMPTS_ROW + 1):
+        home.write_string(i, FIRST, text, look.note)
+    listed = Range(HOME, PROMPTS_ROW + 1, FIRST, len(fit)).absolute
+    home.data_validation(
+        PROMPT_ROW, FIRST, PROMPT_ROW, FIRST, {"validate": "list", "source": f"={listed}", "show_error": False}
     )
 
 

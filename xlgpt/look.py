@@ -5,6 +5,7 @@ from typing import Any
 INK, MUTED, LINE = "#1F2933", "#6B7785", "#D5DBE1"
 FILL = {"input": "#FFF4CC", "activation": "#E8F1FB", "weight": "#FCEBDD", "answer": "#DDF3E4"}
 ACCENT = {"input": "#B7791F", "activation": "#2563A8", "weight": "#C05621", "answer": "#237A4B"}
+PIECES = ("#FFE8B8", "#D6E9FA", "#DDF3E4", "#F5DDE8", "#E6E0F5")  # tokens side by side
 HEAT = ("#FFFFFF", "#5B9BD5")  # attention patterns, from 0 to 1
 WEIGHTS = ("#E8A77C", "#FDF6F0", "#9CC8AC")  # weights, from negative over 0 to positive
 
@@ -41,6 +42,7 @@ class Look:
             "text": self.text,
             "share": self.share,
         }
+        self.piece = self.format(num_format=";;;@", font_size=12, align="center", shrink=True)
         self.over = self.format(bold=True, font_size=10, bottom=1, bottom_color=LINE)
         self.small = self.format(font_name="Consolas", font_size=8, font_color=MUTED)
         self.sentence = self.format(font_size=8, font_color=MUTED, text_wrap=True, valign="top")
