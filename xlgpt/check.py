@@ -107,7 +107,7 @@ def _usual(book: Book) -> list[Prompt]:
 def _beginning(book: Book, count: int) -> str:
     """The longest beginning of the passage that has at most so many tokens."""
     length = 1
-    while length < len(PASSAGE) and len(book.tokenizer.encode(PASSAGE[: length + 1])) <= count:
+    while length < min(len(PASSAGE), book.max_bytes) and len(book.tokenizer.encode(PASSAGE[: length + 1])) <= count:
         length += 1
     return PASSAGE[:length]
 
