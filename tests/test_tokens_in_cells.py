@@ -22,9 +22,29 @@ pytestmark = pytest.mark.libreoffice
 TINY = Path(xlgpt.__file__).parent / "tiny"
 GPT2 = SHARED / "gpt2-tokenizer"
 TEXTS = json.loads((Path(__file__).parent / "texts.json").read_text(encoding="utf-8"))
-CONTRACTIONS = "'s 't 're 've 'm 'll 'd 'S 'RE 'lL 'r 'x ''s 's's 'st 'res 'vex 'lll 'ſ ’s 'e 11's !'s ''ll can't CAN'T".split()
+CONTRACTIONS = (
+    "'s 't 're 've 'm 'll 'd 'S 'RE 'lL 'r 'x ''s 's's 'st 'res 'vex 'lll 'ſ ’s 'e 11's !'s ''ll can't CAN'T".split()
+)
 SPACES = [" ", "  ", "   ", "\t", "\n", "\n\n", "\u00a0", "\u2003", "\u3000", "\u200b", "\u2028", "\u0085", "\ufeff"]
-PARTS = ["a", "Z", "7", "½", "é", "e\u0301", "漢", "한", "ا", "न", "😀", "👍🏽", "\u200d", "!", "'", *CONTRACTIONS, *SPACES]
+PARTS = [
+    "a",
+    "Z",
+    "7",
+    "½",
+    "é",
+    "e\u0301",
+    "漢",
+    "한",
+    "ا",
+    "न",
+    "😀",
+    "👍🏽",
+    "\u200d",
+    "!",
+    "'",
+    *CONTRACTIONS,
+    *SPACES,
+]
 UNWRITABLE = "\x00\x01\r\ufffe\uffff"  # no cell holds them, or LibreOffice makes others of them
 
 
@@ -40,7 +60,13 @@ def drawn(strategy: st.SearchStrategy[str], count: int) -> list[str]:
     found: list[str] = []
 
     @seed(4)
-    @settings(max_examples=count, database=None, phases=[Phase.generate], deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(
+        max_examples=count,
+        database=None,
+        phases=[Phase.generate],
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+    )
     @given(strategy)
     def collect(text: str) -> None:
         found.append(text)
@@ -59,17 +85,29 @@ def borders() -> list[str]:
 def words(tokenizer: Tokenizer, count: int) -> list[str]:
     """Words of the vocabulary, and some of them in a row."""
     some = random.Random(7)
-    whole = [token.decode() for token in tokenizer.tokens if token.isascii() and all(32 <= byte < 127 for byte in token)]
+    whole = [
+        token.decode() for token in tokenizer.tokens if token.isascii() and all(32 <= byte < 127 for byte in token)
+    ]
     return [*some.sample(whole, count), *("".join(some.choices(whole, k=some.randint(2, 12))) for _ in range(count))]
 
 
 def texts(tokenizer: Tokenizer, max_bytes: int) -> list[str]:
     chosen = [*TEXTS, *borders(), *words(tokenizer, 75)]
-    chosen += [before + middle + after for before in ("x", "1", " ", "\n") for middle in CONTRACTIONS for after in ("", " y")]
-    chosen += [before + space + after for space in SPACES for before in ("", "a", "!") for after in ("", "b", " c", "\n")]
+    chosen += [
+        before + middle + after for before in ("x", "1", " ", "\n") for middle in CONTRACTIONS for after in ("", " y")
+    ]
+    chosen += [
+        before + space + after for space in SPACES for before in ("", "a", "!") for after in ("", "b", " c", "\n")
+    ]
     chosen += drawn(st.text(ANY, max_size=40), 100)
     chosen += drawn(st.lists(st.sampled_from(PARTS) | ANY, max_size=30).map("".join), 150)
-    chosen += ["a" * max_bytes, " " * max_bytes, "ab" * (max_bytes // 2), "漢" * (max_bytes // 3), "😀" * (max_bytes // 4)]
+    chosen += [
+        "a" * max_bytes,
+        " " * max_bytes,
+        "ab" * (max_bytes // 2),
+        "漢" * (max_bytes // 3),
+        "😀" * (max_bytes // 4),
+    ]
     shortened = [text.encode()[:max_bytes].decode(errors="ignore") for text in chosen]
     return list(dict.fromkeys(text for text in shortened if all(map(writable, text))))
 

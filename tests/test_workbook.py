@@ -41,7 +41,17 @@ def values(book: Workbook, name: str) -> list[list[object]]:
 def test_sheets_in_the_order_of_the_forward_pass(book: Workbook) -> None:
     blocks, weights = [f"Block {i}" for i in range(4)], ["wte", "wpe", *(f"h.{i}" for i in range(4)), "ln_f"]
     tables = ["Vocabulary", "Merges", "Unicode"]
-    assert book.sheetnames == ["Home", "Tokens", "Pieces", "Embeddings", *blocks, "LM head", "Argmax", *tables, *weights]
+    assert book.sheetnames == [
+        "Home",
+        "Tokens",
+        "Pieces",
+        "Embeddings",
+        *blocks,
+        "LM head",
+        "Argmax",
+        *tables,
+        *weights,
+    ]
 
 
 def test_every_weight_reads_back_bit_for_bit(shown: Workbook) -> None:

@@ -277,7 +277,9 @@ class Book:
         """A text with its ids. Raises PromptTooLong."""
         size, ids = len(text.encode()), self.tokenizer.encode(text)
         if size > self.max_bytes:
-            raise PromptTooLong(f"The prompt {text[:40]!r} has {size} bytes; {self.path} has rows for {self.max_bytes}.")
+            raise PromptTooLong(
+                f"The prompt {text[:40]!r} has {size} bytes; {self.path} has rows for {self.max_bytes}."
+            )
         if len(ids) > self.context:
             raise PromptTooLong(
                 f"The prompt {text[:40]!r} has {len(ids)} tokens; {self.path} has rows for {self.context}."

@@ -174,7 +174,10 @@ def _planned(book: Book, name: str) -> _Sheet:
         if not _misplaced(placed, cells):
             bands.append((placed, cells))
     inside = {
-        i for _, cells in bands for i in book.cells(name).over(cells) if overlap(formulas[i].cells, cells) == formulas[i].cells
+        i
+        for _, cells in bands
+        for i in book.cells(name).over(cells)
+        if overlap(formulas[i].cells, cells) == formulas[i].cells
     }
     others = [formula.cells for i, formula in enumerate(formulas) if i not in inside]
     return _Sheet(name, tuple(bands), tuple(_blocks(others)), len(formulas), tuple(missing))
@@ -206,7 +209,7 @@ def _uncovered(placed: Placed, cells: Range, there: Cells) -> str:
 
 
 def _filled(placed: Placed) -> Values:
-    """Which cells of a band there are: with a column per key, those up to the row's own token; or one fewer each row."""
+    """Which cells of a band there are: with a column per key, up to the row's own token; or one fewer each row."""
     tokens, keys = placed.dims[0], placed.dims[-1]
     until = np.arange(tokens) if placed.band.shape[-1] == "key" else np.full(tokens, keys)
     until = keys - 1 - np.arange(tokens) if placed.band.shrinks else until
@@ -328,8 +331,8 @@ class Checker:
             if rows is not None and placed.band.rows == "token":
                 cells = cells.rows(rows.start, rows.stop)
                 wanted = None if wanted is None else wanted[rows.start : rows.stop]
-            known = (None, None) if placed.band.varies else (wanted, saved)
-            results.append(self._check_cells(placed.band.name, cells, *known))
+            truths = (None, None) if placed.band.varies else (wanted, saved)
+            results.append(self._check_cells(placed.band.name, cells, *truths))
         others = [self._check_cells("", block, None, saved) for block in sheet.others]
         known = {band.name for band in sheet.missing}
         bands = [*sheet.missing, *(band for band in results if band.name not in known), *_as_one(others)]

@@ -281,7 +281,9 @@ def _write_facts(home: Any, book: Any, look: Look, plan: Plan) -> None:
         home.merge_range(i, 3, i, 4, "", style)
         # A number, not TRUE: LibreOffice loads a boolean as a formula, and does not calculate it in manual mode.
         home.write(i, 3, int(value) if isinstance(value, bool) else value, style)
-        book.define_name(name if name in vars(config) or name in ("context", "max_bytes") else f"about.{name}", f"={HOME}!$D${i + 1}")
+        book.define_name(
+            name if name in vars(config) or name in ("context", "max_bytes") else f"about.{name}", f"={HOME}!$D${i + 1}"
+        )
 
 
 def _write_map(home: Any, look: Look, plan: Plan) -> None:

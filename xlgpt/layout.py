@@ -13,7 +13,9 @@ from xlgpt.unicode import RANGES
 MAX_ROWS, MAX_COLUMNS = 1_048_576, 16_384  # ECMA-376 leaves it open; Excel and LibreOffice agree on these
 FIRST_ROW = 4  # above it stand the way home, the title, a sentence and the column numbers: they stay in sight
 LABEL_COLUMNS = 3  # position, token, and what is one number a token: they stay in sight
-TABLE_HEAD = 5  # above the columns of a table: its title, theirs, their names, their sentences, and what they start from
+TABLE_HEAD = (
+    5  # above the columns of a table: its title, theirs, their names, their sentences, and what they start from
+)
 
 
 @cache

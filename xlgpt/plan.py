@@ -71,7 +71,9 @@ def make_plan(model: Model, prompt: str | None, context: int | None, max_bytes: 
     compiled = {
         placed.band.name: list(formulas(layout, sheet, placed)) for sheet in layout.sheets for placed in sheet.bands
     }
-    return Plan(model, prompt, layout, compiled, expected(prompt, model, context, max_bytes), tables(layout, model.tokenizer))
+    return Plan(
+        model, prompt, layout, compiled, expected(prompt, model, context, max_bytes), tables(layout, model.tokenizer)
+    )
 
 
 def _encode(prompt: str, model: Model) -> list[int]:

@@ -167,7 +167,13 @@ class LibreOffice:
         reply = self._answer()
         if "error" not in reply:
             return reply["result"]
-        doing = {"open": "loading", "set": "writing a cell of", "calculate": "calculating", "try_text": "calculating", "read": "reading"}[do]
+        doing = {
+            "open": "loading",
+            "set": "writing a cell of",
+            "calculate": "calculating",
+            "try_text": "calculating",
+            "read": "reading",
+        }[do]
         if reply["error"] == CRASHED:
             raise EngineFailed(f"LibreOffice crashed or was ended while {doing} {self._book.path}.")
         raise EngineFailed(f"LibreOffice failed while {doing} {self._book.path}: {reply['error']}.")
