@@ -136,7 +136,7 @@ def steps(way: Tokenization, tokenizer: Tokenizer, max_bytes: int) -> dict[str, 
 
 def neighbours(pieces: Sequence[Piece]) -> Iterator[tuple[Piece, Piece | None]]:
     """Each piece with the one behind it."""
-    return zip(pieces, [*pieces[1:], None], strict=True)
+    return zip(pieces, [*pieces[1:], None], strict=False)  # of none, none
 
 
 @dataclass(frozen=True)
