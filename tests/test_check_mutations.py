@@ -41,7 +41,7 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> Good:
     (folder / "model" / "config.json").write_text(json.dumps(CONFIG))
     save_file(random_tensors(CONFIG), folder / "model" / "model.safetensors")
     write_vocabulary(folder / "model")
-    xlgpt.build(folder / "book.xlsx", model=str(folder / "model"), context=CONTEXT, prompt="abcd")
+    xlgpt.build(folder / "book.xlsx", model=str(folder / "model"), context=CONTEXT, max_bytes=16, prompt="abcd")
     return Good(Book(folder / "book.xlsx"), folder / "model")
 
 
@@ -199,6 +199,9 @@ MUTATIONS = [
     Mutation("formula replaced by its value", "Block 0", *valued(B + "ln1.scale"), "no formula"),
     Mutation("array formula replaced by its values", "Block 1", *valued("blocks.1.mlp.pre"), "no formula"),
     Mutation("GELU's constant off by 1 %", "Block 0", *edited(B + "mlp.post", "0.044715", "0.04516215")),
+    Mutation("another byte's token", "Tokens", *edited("byte.id", "+1)", "+2)")),
+    Mutation("another character shown", "Tokens", *edited("char.char", '" ","␣"', '"c","␣"')),
+    Mutation("a piece out of place", "Pieces", *edited("pieces.ids", "byte.id,1", "byte.id,2", 0)),
     Mutation("position embedding shifted", "Embeddings", *edited("pos_embed", "+1,0", "+2,0")),
     Mutation("scores not scaled", "Block 1", *edited("blocks.1.attn.attn_scores", "/SQRT(4)", "")),
     Mutation("another token's neurons", "Block 0", row_above(B + "mlp.post", B + "mlp.pre"), B + "mlp.post"),

@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from conftest import SOFFICE, Tensors, byte_names, write_checkpoint, write_vocabulary
+from conftest import SOFFICE, Tensors, write_checkpoint, write_vocabulary
 from openpyxl import Workbook, load_workbook
 
 from xlgpt import build

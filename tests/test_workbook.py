@@ -183,6 +183,19 @@ def load_layout() -> Layout:
     return lay_out(model.config, 16, 128, len(model.tokenizer.merges))
 
 
+def test_home_shows_the_prompt_in_pieces_and_offers_others(book: Workbook, shown: Workbook) -> None:
+    tokens = [cell.value for cell in shown["Home"][8][1:15] if cell.column_letter != "F" and cell.value]
+    tokenizer = load("tiny").tokenizer
+    assert tokens == [tokenizer.shown(i) for i in tokenizer.encode(PROMPT)]
+    (choice,) = book["Home"].data_validations.dataValidation
+    assert (choice.type, choice.showErrorMessage) == ("list", False)
+    offered = [
+        cell.value for (cell,) in book["Home"][choice.formula1.replace("$", "").partition("!")[2] or choice.formula1]
+    ]
+    assert PROMPT in offered
+    assert all(len(tokenizer.encode(text)) <= 16 for text in offered)
+
+
 def test_panes_are_frozen(book: Workbook) -> None:
     assert all(sheet.freeze_panes == "D5" for sheet in book.worksheets[3:10])
 

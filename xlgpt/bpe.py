@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 from xlgpt.errors import BadVocabulary
 from xlgpt.tokenizer import Tokenizer
@@ -117,7 +118,7 @@ def cut(text: str) -> list[str]:
 def _merged(ids: list[int], word: int, before: int, ranks: Ranks) -> Iterator[Merge]:
     """Merge a word's pieces in place: the pair of lowest rank first, of equal ones the leftmost."""
     while True:
-        neighbours = enumerate(zip(ids, ids[1:], strict=False))
+        neighbours = enumerate(pairwise(ids))
         pairs = [(*ranks.of_pair[pair], i) for i, pair in neighbours if pair in ranks.of_pair]
         if not pairs:
             return

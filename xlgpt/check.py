@@ -98,7 +98,7 @@ def _usual(book: Book) -> list[Prompt]:
 def _beginning(book: Book, count: int) -> str:
     """The longest beginning of the passage that has at most so many tokens."""
     length = 1
-    while length < len(PASSAGE) and len(book.tokenizer.encode(PASSAGE[: length + 1])) <= count:
+    while length < min(len(PASSAGE), book.max_bytes) and len(book.tokenizer.encode(PASSAGE[: length + 1])) <= count:
         length += 1
     return PASSAGE[:length]
 
@@ -177,8 +177,8 @@ class Checker:
             if rows is not None and placed.band.rows == "token":
                 cells = cells.rows(rows.start, rows.stop)
                 wanted = None if wanted is None else wanted[rows.start : rows.stop]
-            known = (None, None) if placed.band.varies else (wanted, saved)
-            results.append(self._check_cells(placed.band.name, cells, *known))
+            truths = (None, None) if placed.band.varies else (wanted, saved)
+            results.append(self._check_cells(placed.band.name, cells, *truths))
         others = [self._check_cells("", block, None, saved) for block in sheet.others]
         missing = {band.name for band in sheet.missing}
         bands = [*sheet.missing, *(band for band in results if band.name not in missing), *_as_one(others)]

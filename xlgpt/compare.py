@@ -25,7 +25,7 @@ def expected_cells(values: dict[str, Values], placed: Placed) -> Values | None:
 
 
 def filled(placed: Placed) -> Values:
-    """Which cells of a band there are: with a column per key, those up to the row's own token; or one fewer each row."""
+    """Which cells of a band there are: with a column per key, up to the row's own token; or one fewer each row."""
     tokens, keys = placed.dims[0], placed.dims[-1]
     until = np.arange(tokens) if placed.band.shape[-1] == "key" else np.full(tokens, keys)
     until = keys - 1 - np.arange(tokens) if placed.band.shrinks else until

@@ -1,7 +1,7 @@
 """Which characters are letters, numbers and white space, as tiktoken's own engine decides them.
 
-The table in `unicode_ranges.txt` holds what that engine (Rust's `regex`, with the Unicode version it was built with) says
-of each code point: the Python module `regex` of the same day has newer data and differs in thousands of them. Made by
+The table in `unicode_ranges.txt` holds what that engine (Rust's `regex`, with the Unicode version it was built with)
+says of each code point: the Python module `regex` has newer data and differs in thousands of them. Made by
 
     python -m xlgpt.unicode
 """

@@ -1,9 +1,10 @@
 """What every band shows for a prompt, from the reference: the saved values of a new workbook, the truth of a check."""
 
 from bisect import bisect_right
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import accumulate, pairwise
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -83,7 +84,7 @@ def steps(way: Tokenization, tokenizer: Tokenizer, max_bytes: int) -> dict[str, 
     sizes = [len(c.bytes) for c in way.characters]
     left = [size - 1 - i for size in sizes for i in range(size)]
     states = list(way.states()) if way.bytes else []
-    turns = [[pairs.turn(*pair) for pair in pairwise([*state, None])] for state in states]
+    turns = [[pairs.turn(*pair) for pair in neighbours(state)] for state in states]
     columns: dict[str, list[Any]] = {
         "char.pos": list(range(1, len(sizes) + 1)),
         "char.unit": [c.code for c in way.characters],
@@ -101,8 +102,8 @@ def steps(way: Tokenization, tokenizer: Tokenizer, max_bytes: int) -> dict[str, 
         "byte.word": [piece.word for piece in way.bytes],
         "byte.id": [piece.id for piece in way.bytes],
         "byte.text": [shown(piece.id) for piece in way.bytes],
-        "byte.pair": [pairs.row(*pair) for pair in pairwise([*way.bytes, None])],
-        "byte.turn": [pairs.turn(*pair) for pair in pairwise([*way.bytes, None])],
+        "byte.pair": [pairs.row(*pair) for pair in neighbours(way.bytes)],
+        "byte.turn": [pairs.turn(*pair) for pair in neighbours(way.bytes)],
         "word.first": list(accumulate(map(len, way.words), initial=1))[:-1],
         "word.text": [word.replace(" ", "␣") for word in way.words],
         "merge.left": [shown(merge.left) for merge in way.merges],
@@ -131,6 +132,11 @@ def steps(way: Tokenization, tokenizer: Tokenizer, max_bytes: int) -> dict[str, 
     numbers |= {"prompt_length": len(way.text), "wide_units": 1, "tab_code": 9}
     numbers |= {"no_merge": NO_MERGE, "word_ends": WORD_ENDS}
     return values | {name: _column([n]) for name, n in numbers.items()} | {"readable": _column(["ok"])}
+
+
+def neighbours(pieces: Sequence[Piece]) -> Iterator[tuple[Piece, Piece | None]]:
+    """Each piece with the one behind it."""
+    return zip(pieces, [*pieces[1:], None], strict=False)  # of none, none
 
 
 @dataclass(frozen=True)

@@ -136,13 +136,12 @@ class LibreOffice:
 
     def read(self, cells: Range) -> Values:
         """What the cells show."""
-        rows = self._ask("read", _place(cells))
-        values = np.empty((cells.height, cells.width), dtype=object)
-        for i, row in enumerate(rows):
-            values[i] = [CellError(value["error"]) if isinstance(value, dict) else value for value in row]
-        if all(type(value) is float for value in values.flat):
-            return values.astype(np.float64)
-        return values
+        return _values(cells, self._ask("read", _place(cells)))
+
+    def try_text(self, text: str, *wanted: Range) -> list[Values]:
+        """What cells show for a prompt: no others are calculated but those that they need."""
+        rows = self._ask("try_text", _place(self._book.named("prompt")), text, [_place(cells) for cells in wanted])
+        return [_values(cells, shown) for cells, shown in zip(wanted, rows, strict=True)]
 
     def close(self) -> None:
         """End LibreOffice and all that was started with it, and remove its profile."""
@@ -173,7 +172,13 @@ class LibreOffice:
         reply = self._answer()
         if "error" not in reply:
             return reply["result"]
-        doing = {"open": "loading", "set": "writing a cell of", "calculate": "calculating", "read": "reading"}[do]
+        doing = {
+            "open": "loading",
+            "set": "writing a cell of",
+            "calculate": "calculating",
+            "try_text": "calculating",
+            "read": "reading",
+        }[do]
         if reply["error"] == CRASHED:
             raise EngineFailed(f"LibreOffice crashed or was ended while {doing} {self._book.path}.")
         raise EngineFailed(f"LibreOffice failed while {doing} {self._book.path}: {reply['error']}.")
@@ -186,6 +191,16 @@ class LibreOffice:
 
 def _place(cells: Range) -> tuple[str, int, int, int, int]:
     return cells.sheet, cells.row, cells.column, cells.height, cells.width
+
+
+def _values(cells: Range, rows: list[list[Any]]) -> Values:
+    """The rows that LibreOffice answered with."""
+    values = np.empty((cells.height, cells.width), dtype=object)
+    for i, row in enumerate(rows):
+        values[i] = [CellError(value["error"]) if isinstance(value, dict) else value for value in row]
+    if all(type(value) is float for value in values.flat):
+        return values.astype(np.float64)
+    return values
 
 
 def _end(process: "subprocess.Popen[str]") -> None:

@@ -74,6 +74,12 @@ class Office:
         else:
             self.document.calculate()
 
+    def try_text(self, cells: list[Any], text: str, wanted: list[list[Any]]) -> list[Any]:
+        """Set a cell and read others, for which only those are calculated that they need."""
+        self.document.enableAutomaticCalculation(True)
+        self._range(cells).setDataArray(((text,),))
+        return [self.read(each) for each in wanted]
+
     def read(self, cells: list[Any]) -> list[list[Any]]:
         """What cells show, row by row; an error value as an object with its text."""
         block = self._range(cells)
