@@ -66,6 +66,8 @@ def test_formulas_and_the_prompt_are_found(tiny_book: Path) -> None:
     assert book.prompt.ids == tuple(book.tokenizer.encode(book.prompt.text))
     assert len(book.prompt.ids) == 7
     with pytest.raises(PromptTooLong, match="rows for 16"):
+        book.prompt_of("one two three " * 9)
+    with pytest.raises(PromptTooLong, match="rows for 128"):
         book.prompt_of("one two three " * 20)
 
 
