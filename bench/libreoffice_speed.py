@@ -6,7 +6,6 @@ Every row of the context is in use. Prints a Markdown table.
 """
 
 import argparse
-import dataclasses
 import tempfile
 import time
 from pathlib import Path
@@ -52,7 +51,8 @@ def main() -> None:
             engine.calculate(prompt)
             engine.read(reads)
             start = timed(f"calculate {len(prompt.ids)} tokens", start)
-            engine.calculate(dataclasses.replace(prompt, ids=(*prompt.ids[:-1], prompt.ids[0])))
+            ids = book.named("token_ids")
+            engine.write(ids.cell(len(prompt.ids) - 1, 0), 1.0)
             engine.read(reads)
             start = timed("calculate after an edit of the last token", start)
         finally:

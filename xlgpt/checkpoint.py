@@ -245,7 +245,9 @@ class RandomWeights:
     def tensor(self, name: str) -> NDArray[np.float32]:
         """One tensor; the same seed and name give the same numbers."""
         shape = self.shapes()[name]
-        random = np.random.default_rng([self.seed, zlib.crc32(name.encode())])
+        random = np.random.Generator(
+            np.random.SFC64([self.seed, zlib.crc32(name.encode())])
+        )  # twice as fast as the default
         noise = random.standard_normal(shape, dtype=np.float32) * np.float32(0.02)
         is_norm = name.endswith(("ln_1.weight", "ln_2.weight", "ln_f.weight"))
         return noise + np.float32(1) if is_norm else noise

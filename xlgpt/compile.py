@@ -7,6 +7,7 @@ token's row of other bands, and a row without a token is skipped.
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 
 from xlgpt.errors import TemplateError
 from xlgpt.layout import Layout, Placed, Range, Sheet
@@ -77,7 +78,7 @@ def head_columns(placed: Placed, row: int, head: int) -> Range:
 
 
 def _expand(text: str, layout: Layout, place: _Place) -> str:
-    while PLACEHOLDER.search(text):
+    while "{" in text:
         text = PLACEHOLDER.sub(lambda found: _resolve(found[1], layout, place), text)
     return text
 
@@ -90,11 +91,10 @@ def _resolve(expression: str, layout: Layout, place: _Place) -> str:
     number = _number(expression, layout, place)
     if number is not None:
         return str(number)
-    found = REFERENCE.fullmatch(expression)
+    written, index = _parsed(expression)
     table = place.placed.band.name.rpartition(".")[0] + "."
-    scope = (table, *place.stage.scope)
-    name = found and next((p + found["name"] for p in scope if p + found["name"] in layout.names), None)
-    if not found or not name:
+    name = next((p + written for p in (table, *place.stage.scope) if p + written in layout.names), None)
+    if not name:
         raise TemplateError(
             f"The formula of {place.placed.band.name} names {{{expression}}}, "
             "which is no band, weight or key of config.json."
@@ -102,8 +102,8 @@ def _resolve(expression: str, layout: Layout, place: _Place) -> str:
     if name not in layout.bands:
         return name
     target = layout.bands[name]
-    if found["index"]:
-        cells = _index(found["index"], target, place)
+    if index:
+        cells = _index(index, target, place)
     elif target.band.rows == place.placed.band.rows and target.dims[0] > 1 and place.placed.band.per != "band":
         cells = target.cells.rows(place.row, place.row + 1)
     else:
@@ -115,12 +115,29 @@ def _resolve(expression: str, layout: Layout, place: _Place) -> str:
     return sheet + bang + CORNER.sub(r"\1$\2", corners)
 
 
+@cache
+def _parsed(expression: str) -> tuple[str, str]:
+    """A reference's name, and what stands between its brackets."""
+    found = REFERENCE.fullmatch(expression)
+    return (found["name"], found["index"] or "") if found else (expression, "")
+
+
 def _number(key: str, layout: Layout, place: _Place) -> object:
     """What a key of config.json, or a word for a place, stands for; None where it is neither."""
-    layer = place.stage.layer
-    words = {"layer": layer, "previous": layer - 1, "row": place.row + 1, "column": place.column + 1}
-    words |= {"context": layout.context, "max_bytes": layout.max_bytes}
-    return words.get(key, getattr(layout.config, key, None) if key.isidentifier() else None)
+    match key:
+        case "layer":
+            return place.stage.layer
+        case "previous":
+            return place.stage.layer - 1
+        case "row":
+            return place.row + 1
+        case "column":
+            return place.column + 1
+        case "context":
+            return layout.context
+        case "max_bytes":
+            return layout.max_bytes
+    return getattr(layout.config, key, None)
 
 
 def _choose(key: str, layout: Layout, place: _Place) -> str:

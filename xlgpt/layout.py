@@ -69,7 +69,7 @@ class Range:
 
     def rows(self, start: int, stop: int) -> "Range":
         """Some of its rows."""
-        return replace(self, row=self.row + start, height=stop - start)
+        return Range(self.sheet, self.row + start, self.column, stop - start, self.width)
 
     def cell(self, row: int, column: int) -> "Range":
         """One of its cells."""
@@ -77,7 +77,7 @@ class Range:
 
     def columns(self, start: int, stop: int) -> "Range":
         """Some of its columns."""
-        return replace(self, column=self.column + start, width=stop - start)
+        return Range(self.sheet, self.row, self.column + start, self.height, stop - start)
 
 
 def quoted(sheet: str) -> str:

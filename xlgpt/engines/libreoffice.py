@@ -134,6 +134,11 @@ class LibreOffice:
         self._ask("calculate", self._fresh)
         self._fresh = False
 
+    def write(self, cell: Range, value: float) -> None:
+        """Put a number into a cell, over a formula too, and calculate what depends on it."""
+        self._ask("set", _place(cell), [[value]])
+        self._ask("calculate", False)
+
     def read(self, cells: Range) -> Values:
         """What the cells show."""
         return _values(cells, self._ask("read", _place(cells)))
