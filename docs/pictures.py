@@ -75,7 +75,7 @@ def main() -> None:
         xlgpt.build(path, model="tiny", prompt=PROMPT, context=12)
         pattern = Book(path).named("blocks.0.attn.pattern")
         pictures = [
-            Picture("home.png", "Home", "A1:O47"),
+            Picture("home.png", "Home", "A1:O58"),
             Picture("block.png", "Block 0", f"A{pattern.row - 4}:AA{pattern.row + 24}"),
             Picture("weights.png", "h.0", "A1:N30"),
         ]
