@@ -32,7 +32,6 @@ class Look:
         self.number = {kind: self._cell(kind, num_format="0.000") for kind in FILL}
         self.whole = {kind: self._cell(kind, num_format="0;;0") for kind in FILL}
         self.text = {kind: self._cell(kind, num_format=";;;@", indent=1) for kind in FILL}
-        self.scarce = {kind: self._cell(kind, num_format="0;;;@") for kind in FILL}
         self.share = {kind: self._cell(kind, num_format="0.0%") for kind in FILL}
 
         self.cells = {
