@@ -110,7 +110,7 @@ def _write_pieces(home: Any, look: Look, plan: Plan) -> None:
         text = f'IF(n_tokens>{i},INDEX(tokens,{i + 1}),"")'
         if column == PIECE_COLUMNS[-1]:
             text = f'IF(n_tokens>{i + 1},"+ "&(n_tokens-{i})&" more",{text})'
-        home.write_formula(PROMPT_ROW + 1, column, f"={text}", look.piece, piece(plan, i))
+        home.write_formula(PROMPT_ROW + 1, column, f"={text}", look.piece, escaped(piece(plan, i)))
         cell = Range(HOME, PROMPT_ROW + 1, column).first
         style = look.format(bg_color=PIECES[i % len(PIECES)], border=1, border_color=LINE)
         home.conditional_format(cell, {"type": "formula", "criteria": f"=n_tokens>{i}", "format": style})
