@@ -6,8 +6,9 @@ from xlgpt.bpe import check_vocabulary
 from xlgpt.checkpoint import Model
 from xlgpt.compile import Formula, formulas
 from xlgpt.errors import ContextTooLong, PromptTooLong, UsageError, WorkbookTooLarge
-from xlgpt.layout import Layout, lay_out
+from xlgpt.layout import Layout, Room, lay_out
 from xlgpt.package import LIMIT
+from xlgpt.settings import Settings, defaults
 from xlgpt.tables import Table, tables
 from xlgpt.values import Values, expected
 
@@ -27,6 +28,7 @@ class Plan:
     model: Model
     prompt: str
     layout: Layout
+    settings: Settings
     formulas: dict[str, list[Formula]]  # of each band
     values: dict[str, Values]  # of each band: a row for each token in use
     tables: dict[str, Table]  # the long table of constants that a sheet has
@@ -37,9 +39,12 @@ class Plan:
         return self.model.parameters > MANUAL_FROM
 
 
-def make_plan(model: Model, prompt: str | None, context: int | None, max_bytes: int | None) -> Plan:
+def make_plan(
+    model: Model, prompt: str | None, context: int | None, max_bytes: int | None, sheets: tuple[str, ...]
+) -> Plan:
     """Lay the workbook out and run the reference on the prompt.
 
+    sheets: which of the optional ones it is to have.
     Raises PromptTooLong, ContextTooLong, UsageError, SheetTooSmall, BadCheckpoint, BadVocabulary, TemplateError.
     """
     positions = model.config.n_positions
@@ -70,13 +75,13 @@ def make_plan(model: Model, prompt: str | None, context: int | None, max_bytes: 
             f"shorten it, or give --context {len(ids)} or more (at most {positions})."
         )
     _check_size(model)
-    layout = lay_out(model.config, context, max_bytes, len(model.tokenizer.merges))
+    layout = lay_out(model.config, Room(context, max_bytes, sheets), len(model.tokenizer.merges))
+    settings = defaults(layout, model.parameters > MANUAL_FROM)
     compiled = {
         placed.band.name: list(formulas(layout, sheet, placed)) for sheet in layout.sheets for placed in sheet.bands
     }
-    return Plan(
-        model, prompt, layout, compiled, expected(prompt, model, context, max_bytes), tables(layout, model.tokenizer)
-    )
+    values = expected(prompt, model, layout, settings)
+    return Plan(model, prompt, layout, settings, compiled, values, tables(layout, model.tokenizer))
 
 
 def _check_size(model: Model) -> None:
