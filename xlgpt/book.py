@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from xlgpt.checkpoint import Model, Weights
 from xlgpt.config import ACTIVATIONS, GPT2Config
 from xlgpt.errors import BrokenWorkbook, ForeignWorkbook, NotAWorkbook, PromptTooLong
-from xlgpt.layout import Layout, Placed, Range, Room, lay_out
+from xlgpt.layout import Layout, Placed, Range, lay_out
 from xlgpt.settings import Settings, input_bands
-from xlgpt.template import optional_sheets, weight_shapes
+from xlgpt.template import Room, optional_sheets, weight_shapes
 from xlgpt.tokenizer import Tokenizer
 from xlgpt.workbook import MAIN, sheet_names
 from xlgpt.worksheet import CELL, PHONETIC, TEXT, Cells, Scalar, a1_range, cell_value, numbers, read_cells, rows, xtext
@@ -202,6 +202,11 @@ class Book:
         """How many tokens there are rows for."""
         return cast(int, self._checked("context", self.constant("context"), int))
 
+    @cached_property
+    def new_tokens(self) -> int:
+        """How many tokens it can write."""
+        return cast(int, self._checked("new_tokens", self.constant("new_tokens"), int))
+
     def _checked(self, name: str, value: Any, kind: type) -> Any:
         """A fact of the home sheet in its type."""
         if kind is int and isinstance(value, float) and value >= 1 and value.is_integer():
@@ -273,7 +278,7 @@ class Book:
     def room(self) -> Room:
         """What there are rows for, and which optional sheets there are."""
         there = (name for name, tab in optional_sheets().items() if tab in self._parts)
-        return Room(self.context, self.max_bytes, tuple(there))
+        return Room(self.context, self.max_bytes, self.new_tokens, tuple(there))
 
     @cached_property
     def settings(self) -> Settings:

@@ -46,6 +46,7 @@ def build(
     prompt: str | None = None,
     context: int | None = None,
     max_bytes: int | None = None,
+    generate: int | None = None,
     seed: int = 0,
     sheets: str = "all",
     progress: Progress = silent,
@@ -54,7 +55,8 @@ def build(
 
     model: gpt2, tiny, random:gpt2, random:n_layer=2,…, a folder in the Hub's layout, or an id on the Hub.
     prompt: what the model is to go on from. context: how many tokens there are rows for. max_bytes: how long a
-    prompt the workbook can cut into tokens, 256 unless told (128 for a small model). seed: of a random model.
+    prompt the workbook can cut into tokens, 256 unless told (128 for a small model). generate: how many tokens it can
+    write behind the prompt, 8 unless told (32 for a small model). seed: of a random model.
     sheets: those that look inside the model, all, none, or some of their names with commas between.
     Raises a subclass of XlgptError, with a sentence that says what to do; then no file is left behind.
     """
@@ -65,7 +67,9 @@ def build(
     found = load(model, seed)
     progress("Calculating the prompt", 0, 1)
     with uncollected():
-        written: Written = write_workbook(Path(path), make_plan(found, prompt, context, max_bytes, wanted), progress)
+        written: Written = write_workbook(
+            Path(path), make_plan(found, prompt, context, max_bytes, generate, wanted), progress
+        )
     return Built(written.path, written.size, written.cells, written.formulas, time.monotonic() - start, peak_memory())
 
 

@@ -60,8 +60,9 @@ def cli() -> None:
     help="gpt2, tiny, random:gpt2, random:n_layer=2,n_embd=64, a folder, or a Hub id.",
 )
 @click.option("--prompt", help="The text to go on from.")
-@click.option("--context", type=int, help="How many tokens there are rows for.  [default: 32]")
+@click.option("--context", type=int, help="How many tokens there are rows for.  [default: 40; 64 for a small model]")
 @click.option("--max-bytes", type=int, help="How many bytes a prompt may have.  [default: 256; 128 for a small model]")
+@click.option("--generate", type=int, help="How many tokens it can write.  [default: 8; 32 for a small model]")
 @click.option("--seed", type=int, default=0, show_default=True, help="The seed of a random model.")
 @click.option("--sheets", default="all", show_default=True, help="Those that look inside: all, none, or NAME,NAME,…")
 def build_command(out: Path, **options: Any) -> None:

@@ -11,7 +11,7 @@ from functools import cache
 
 from xlgpt.errors import TemplateError
 from xlgpt.layout import Layout, Placed, Range, Sheet
-from xlgpt.template import Stage, optional_sheets, size
+from xlgpt.template import Stage, numbers, optional_sheets, size
 
 PLACEHOLDER = re.compile(r"\{([^{}]+)\}")  # the innermost braces
 REFERENCE = re.compile(r"(?P<name>[^\[\]]+?)(?:\[(?P<index>[^\[\]]+)\])?")
@@ -103,6 +103,8 @@ def _resolve(expression: str, layout: Layout, place: _Place) -> str:
             f"The formula of {place.placed.band.name} names {{{expression}}}, "
             "which is no band, weight or key of config.json."
         )
+    if index == "part":
+        return _part(layout.names[name], layout, place).absolute
     if name not in layout.bands:
         return name
     target = layout.bands[name]
@@ -141,21 +143,25 @@ def _number(key: str, layout: Layout, place: _Place) -> object:
             return place.row
         case "across":
             return place.column
-        case "context":
-            return layout.room.context
-        case "max_bytes":
-            return layout.room.max_bytes
-    return getattr(layout.config, key, None)
+    return numbers(layout.config, layout.room).get(key, getattr(layout.config, key, None))
 
 
 def _choose(key: str, layout: Layout, place: _Place) -> str:
     """The text that a [choice] table has for the value of a key."""
     choices = place.stage.choices.get(key, {})
+    key = choices.get("of", key)
     value = str(key in layout.room.sheets if key in optional_sheets() else _number(key, layout, place))
     value = value.lower() if value in ("True", "False") else value
     if value not in choices and "otherwise" not in choices:
         raise TemplateError(f"The sheet {place.stage.sheet} has no [choice.{key}] for the value {value!r}.")
     return choices.get(value, choices.get("otherwise", ""))
+
+
+def _part(cells: Range, layout: Layout, place: _Place) -> Range:
+    """The rows of the vocabulary's slice of this number, in a weight that has a row for each token."""
+    slice_size = numbers(layout.config, layout.room)["slice_size"]
+    first = max(place.head, place.column) * slice_size
+    return cells.rows(first, min(cells.height, first + slice_size))
 
 
 def _list(each: dict[str, str], layout: Layout) -> str:

@@ -19,6 +19,8 @@ from xlgpt.tables import Table
 
 FROZEN_ROWS = 4
 UNITS = {"token": " tokens", "key": " tokens looked at", "n_head": " heads", "vocab_size": " tokens"}
+UNITS |= {"n_slices": " slices", "n_best": " places"}
+GROUPS = {"n_head": "head", "n_slices": "slice"}  # what stands above a part of the columns
 
 
 def furnish(plan: Plan) -> bytes:
@@ -88,6 +90,8 @@ def _write_stage(book: Any, worksheet: Any, look: Look, plan: Plan, sheet: Sheet
     for group in sheet.groups:
         if group[0].band.table:
             _write_tables(worksheet, look, plan, group)
+            if group[0].band.rows == "token" and group[0].cells.column > 1:
+                _write_labels(worksheet, look, plan, group[0])
             continue
         for placed in group:
             _write_titles(worksheet, look, placed)
@@ -136,7 +140,8 @@ def _write_column_titles(worksheet: Any, look: Look, plan: Plan, placed: Placed)
     _, heads, width = placed.dims
     for head in range(heads):
         first = cells.column + head * width
-        worksheet.write_string(row - 1, first, f"head {head}", look.head_title)
+        title = f"{GROUPS[str(placed.band.shape[1])]} {head}"
+        worksheet.write_string(row - 1, first, title, look.head_title)
         for i in range(width):
             if placed.band.shape[2] == "key":
                 label = _label(plan, "tokens", i)

@@ -7,7 +7,7 @@ from functools import cache
 
 from xlgpt.config import GPT2Config
 from xlgpt.errors import SheetTooSmall, TemplateError
-from xlgpt.template import Band, Slice, Stage, Weight, size, stages, weights
+from xlgpt.template import Band, Room, Slice, Stage, Weight, size, stages, weights
 from xlgpt.unicode import RANGES
 
 MAX_ROWS, MAX_COLUMNS = 1_048_576, 16_384  # ECMA-376 leaves it open; Excel and LibreOffice agree on these
@@ -123,15 +123,6 @@ class PlacedWeight:
 
 
 @dataclass(frozen=True)
-class Room:
-    """What a workbook has rows for, and which optional sheets it has."""
-
-    context: int  # tokens
-    max_bytes: int  # of a prompt
-    sheets: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
 class Layout:
     """All sheets with numbers, and where each name stands."""
 
@@ -160,7 +151,7 @@ def lay_out(config: GPT2Config, room: Room, n_merges: int) -> Layout:
     for sheet in sheets:
         names |= {part.name: _slice(part, names, config) for part in sheet.stage.slices}
     vocabulary = Range("Vocabulary", FIRST_ROW, 0, config.vocab_size)
-    columns = {"vocabulary.ids": 0, "vocabulary": 1, "vocabulary.shown": 2}
+    columns = {"vocabulary.ids": 0, "vocabulary": 1, "vocabulary.shown": 2, "vocabulary.bytes": 3}
     names |= {name: replace(vocabulary, column=column) for name, column in columns.items()}
     merges = Range("Merges", FIRST_ROW, 0, max(1, n_merges))
     columns = {"merges.key": 0, "merges.id": 1, "merges.rank": 2, "merges.by_rank": 6}
@@ -187,7 +178,7 @@ def _lay_out_sheet(stage: Stage, config: GPT2Config, room: Room) -> Sheet:
         head = TABLE_HEAD if bands[0].table else 2 * len(bands) + max(1, *(len(band.shape) - 1 for band in bands))
         group: list[Placed] = []
         for i, band in enumerate(bands):
-            dims = tuple(size(dimension, config, room.context, room.max_bytes) for dimension in band.shape)
+            dims = tuple(size(dimension, config, room) for dimension in band.shape)
             cells = Range(stage.sheet, row + head, _column(band, group), dims[0], math.prod(dims[1:]))
             group.append(Placed(band, cells, row if bands[0].table else row + 2 * i, dims))
         groups.append(tuple(group))

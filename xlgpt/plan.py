@@ -6,14 +6,16 @@ from xlgpt.bpe import check_vocabulary
 from xlgpt.checkpoint import Model
 from xlgpt.compile import Formula, formulas
 from xlgpt.errors import ContextTooLong, PromptTooLong, UsageError, WorkbookTooLarge
-from xlgpt.layout import Layout, Room, lay_out
+from xlgpt.layout import Layout, lay_out
 from xlgpt.package import LIMIT
 from xlgpt.settings import Settings, defaults
 from xlgpt.tables import Table, tables
+from xlgpt.template import Room
 from xlgpt.values import Values, expected
 
 DEFAULT_PROMPT = "If today is Tuesday, tomorrow is"
-DEFAULT_CONTEXT = 32
+PROMPT_TOKENS = 32  # rows for a prompt, unless told; those for what is written come on top
+NEW_TOKENS, SMALL_NEW_TOKENS = 8, 32  # that it can write; more where a row is calculated quickly
 DEFAULT_BYTES, SMALL_BYTES = 256, 128  # of a prompt; the smaller for a model that calculates by itself
 MOST_BYTES = 1000  # the sheet Pieces has twice as many columns, and half their square in cells
 CELL_TEXT = 32_767  # characters in one cell, counted in UTF-16 (Excel's specifications and limits)
@@ -40,25 +42,20 @@ class Plan:
 
 
 def make_plan(
-    model: Model, prompt: str | None, context: int | None, max_bytes: int | None, sheets: tuple[str, ...]
+    model: Model,
+    prompt: str | None = None,
+    context: int | None = None,
+    max_bytes: int | None = None,
+    new_tokens: int | None = None,
+    sheets: tuple[str, ...] = (),
 ) -> Plan:
     """Lay the workbook out and run the reference on the prompt.
 
-    sheets: which of the optional ones it is to have.
+    new_tokens: how many it can write. sheets: which of the optional ones it is to have.
     Raises PromptTooLong, ContextTooLong, UsageError, SheetTooSmall, BadCheckpoint, BadVocabulary, TemplateError.
     """
-    positions = model.config.n_positions
-    context = min(DEFAULT_CONTEXT, positions) if context is None else context
-    if context < 1:
-        raise UsageError(f"A context of {context} holds no token; give at least 1.")
-    if context > positions:
-        raise ContextTooLong(
-            f"The model knows {positions} positions; a context of {context} rows is too long, {positions} is the most."
-        )
-    if max_bytes is None:
-        max_bytes = DEFAULT_BYTES if model.parameters > MANUAL_FROM else SMALL_BYTES
-    if not 1 <= max_bytes <= MOST_BYTES:
-        raise UsageError(f"The workbook can hold the steps of 1 to {MOST_BYTES:,} bytes; --max-bytes is {max_bytes:,}.")
+    room = _room(model, context, max_bytes, new_tokens, sheets)
+    positions, context, max_bytes = model.config.n_positions, room.context, room.max_bytes
     check_vocabulary(model.tokenizer)
     if prompt is None:
         prompt = _shortened(DEFAULT_PROMPT, model, context, max_bytes)
@@ -75,13 +72,40 @@ def make_plan(
             f"shorten it, or give --context {len(ids)} or more (at most {positions})."
         )
     _check_size(model)
-    layout = lay_out(model.config, Room(context, max_bytes, sheets), len(model.tokenizer.merges))
+    layout = lay_out(model.config, room, len(model.tokenizer.merges))
     settings = defaults(layout, model.parameters > MANUAL_FROM)
     compiled = {
         placed.band.name: list(formulas(layout, sheet, placed)) for sheet in layout.sheets for placed in sheet.bands
     }
     values = expected(prompt, model, layout, settings)
     return Plan(model, prompt, layout, settings, compiled, values, tables(layout, model.tokenizer))
+
+
+def _room(
+    model: Model, context: int | None, max_bytes: int | None, new_tokens: int | None, sheets: tuple[str, ...]
+) -> Room:
+    """How many rows there are to be: what is asked for, or what suits the model."""
+    positions, is_large = model.config.n_positions, model.parameters > MANUAL_FROM
+    usual = NEW_TOKENS if is_large else SMALL_NEW_TOKENS
+    if new_tokens is None:
+        new_tokens = usual if context is None else max(1, min(usual, context - 1))
+    context = min(PROMPT_TOKENS + new_tokens, positions) if context is None else context
+    if context < 1:
+        raise UsageError(f"A context of {context} holds no token; give at least 1.")
+    if context > positions:
+        raise ContextTooLong(
+            f"The model knows {positions} positions; a context of {context} rows is too long, {positions} is the most."
+        )
+    if not 1 <= new_tokens < max(2, context):
+        raise UsageError(
+            f"--generate {new_tokens}: a workbook with rows for {context} tokens can make room for 1 to "
+            f"{max(1, context - 1)} that it writes."
+        )
+    if max_bytes is None:
+        max_bytes = DEFAULT_BYTES if is_large else SMALL_BYTES
+    if not 1 <= max_bytes <= MOST_BYTES:
+        raise UsageError(f"The workbook can hold the steps of 1 to {MOST_BYTES:,} bytes; --max-bytes is {max_bytes:,}.")
+    return Room(context, max_bytes, new_tokens, sheets)
 
 
 def _check_size(model: Model) -> None:

@@ -99,10 +99,3 @@ def forward(ids: list[int], weights: Tensors, config: GPT2Config) -> dict[str, A
 def slices(matrix: NDArray[Any], rows: int = 4096) -> list[NDArray[Any]]:
     """A tall matrix in pieces, so that only one of them is widened to float64 at a time."""
     return [matrix[i : i + rows] for i in range(0, len(matrix), rows)]
-
-
-def generate(ids: list[int], n: int, weights: Tensors, config: GPT2Config) -> list[int]:
-    """The ids and n more, each the most likely next."""
-    for _ in range(n):
-        ids = [*ids, int(forward(ids, weights, config)["logits"][-1].argmax())]
-    return ids

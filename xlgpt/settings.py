@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xlgpt.layout import Layout, Placed
+from xlgpt.template import numbers
 
 Cells = NDArray[Any]
 
@@ -49,7 +50,12 @@ def defaults(layout: Layout, is_large: bool) -> Settings:
     switches = {sheet.stage.switch for sheet in layout.sheets}
     cells = {}
     for placed in input_bands(layout):
-        off = is_large and placed.band.name in switches
-        default = 0 if off else "" if placed.band.default is None else placed.band.default
-        cells[placed.band.name] = np.full((placed.cells.height, placed.cells.width), default, dtype=object)
+        band = placed.band
+        value = (0 if band.name in switches else band.large) if is_large else None
+        value = band.default if value is None else value
+        if isinstance(value, str) and value.startswith("{"):
+            value = numbers(layout.config, layout.room)[value[1:-1]]
+        cells[band.name] = np.full(
+            (placed.cells.height, placed.cells.width), "" if value is None else value, dtype=object
+        )
     return Settings(cells)

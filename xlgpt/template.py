@@ -1,5 +1,6 @@
 """The model as data: what stands in templates/*.toml. Nothing here or behind it knows GPT-2's arithmetic."""
 
+import math
 import tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
@@ -32,9 +33,10 @@ class Band:
     shrinks: bool = False
     apart: bool = False
     varies: bool = False
-    format: Literal["number", "whole", "id", "text", "share"] = "number"
+    format: Literal["number", "whole", "plain", "id", "text", "share"] = "number"
     kind: Kind = "activation"
     default: float | str | None = None
+    large: float | str | None = None
     list: str | tuple[float | str, ...] = ()
     at: str = ""
     array: bool = False
@@ -182,16 +184,43 @@ def weight_shapes(config: GPT2Config) -> dict[str, tuple[int, ...]]:
     return {w.name: tuple(size(d, config) for d in w.shape) for w in weights(config)}
 
 
-OF_BYTES = ("char", "byte", "word", "step")  # what a text of so many bytes has at most
+@dataclass(frozen=True)
+class Room:
+    """What a workbook has rows for, and which optional sheets it has."""
+
+    context: int  # tokens
+    max_bytes: int  # of a prompt
+    new_tokens: int  # that it can write
+    sheets: tuple[str, ...] = ()
 
 
-def size(dimension: Dimension, config: GPT2Config, context: int = 0, max_bytes: int = 0) -> int:
+SLICE = 1024  # tokens of the vocabulary that are scored at a time
+BEST = 50  # of a slice are kept, so that top_k can be as large
+BYTES_A_TOKEN = 16  # more than all but a few of GPT-2's have
+
+
+@cache
+def numbers(config: GPT2Config, room: Room | None = None) -> dict[str, int]:
+    """What stands for a number in a template, beside the keys of config.json."""
+    n_slices = math.ceil(config.vocab_size / SLICE)
+    slice_size = math.ceil(config.vocab_size / n_slices)
+    known = {"d_head": config.d_head, "n_slices": n_slices, "slice_size": slice_size, "n_best": BEST}
+    if room:
+        known |= {"context": room.context, "max_bytes": room.max_bytes}
+        known |= {"new_tokens": room.new_tokens, "new_bytes": BYTES_A_TOKEN * room.new_tokens}
+    return known
+
+
+ROWS_OF = {"token": "context", "key": "context", "new_token": "new_tokens", "new_byte": "new_bytes"}
+ROWS_OF |= dict.fromkeys(("char", "byte", "word", "step"), "max_bytes")  # what a text of so many bytes has at most
+
+
+def size(dimension: Dimension, config: GPT2Config, room: Room | None = None) -> int:
     """How many rows or columns a dimension stands for. Raises TemplateError."""
     if isinstance(dimension, int):
         return dimension
     factor, _, name = dimension.rpartition("*")
-    known = {"token": context, "key": context, "d_head": config.d_head} | dict.fromkeys(OF_BYTES, max_bytes)
-    value = known.get(name, getattr(config, name, None))
+    value = numbers(config, room).get(ROWS_OF.get(name, name), getattr(config, name, None))
     if not isinstance(value, int):
         raise TemplateError(f"A template has the dimension {dimension!r}, which no configuration gives.")
     return int(factor or 1) * value

@@ -15,8 +15,10 @@ from xlgpt.bpe import Piece, Tokenization, tokenization
 from xlgpt.checkpoint import Model
 from xlgpt.inside import VIEWS, Thought
 from xlgpt.layout import Layout, Placed, Sheet
+from xlgpt.sampling import write
 from xlgpt.settings import Settings
 from xlgpt.tokenizer import Tokenizer
+from xlgpt.writing import end_of_text, generation, rows_in_use, sampling_of, to_write
 
 Values = NDArray[Any]
 TOP = 10
@@ -27,26 +29,48 @@ def expected(prompt: str, model: Model, layout: Layout, settings: Settings) -> d
 
     For an empty prompt, only those bands that have something to say.
     """
-    tokenizer, context, max_bytes = model.tokenizer, layout.room.context, layout.room.max_bytes
+    tokenizer, room = model.tokenizer, layout.room
     ids = tokenizer.encode(prompt)
-    values = steps(tokenization(prompt, tokenizer), tokenizer, max_bytes) | {
+    written = _written(ids, model, layout, settings)
+    everything = [*ids, *written]
+    rows = rows_in_use(len(ids), written, to_write(settings, layout))
+    values = steps(tokenization(prompt, tokenizer), tokenizer, room.max_bytes) | {
         "n_tokens": _column([len(ids)]),
         "status": _column(["ok" if ids else "There is no token: type a text into the prompt."]),
-        "position": _column([i if i < len(ids) else -1 for i in range(context)]),
+        "position": _column([i if i < rows else -1 for i in range(room.context)]),
+        "token_ids": np.array(everything),
+        "tokens": _column([tokenizer.shown(i) for i in everything]),
     }
     values |= settings.cells
     if not ids:
-        return values | _switched_off(layout, list(layout.sheets))
-    seen: dict[str, Values] = dict(reference.forward(ids, model.weights, model.config))
-    thought = Thought(model, layout, settings, tuple(ids), seen)
-    logits = seen["logits"][-1]
+        none = np.zeros((0, model.config.vocab_size))
+        nothing = generation(none, 0, [], tokenizer, layout, settings) | {"shown_row": _column([0])}
+        return values | nothing | _switched_off(layout, list(layout.sheets))
+    seen: dict[str, Values] = dict(reference.forward(everything[:rows], model.weights, model.config))
+    shown = _shown_row(settings, len(ids), rows)
+    thought = Thought(model, layout, settings, tuple(everything[:rows]), seen)
     values |= {name: _by_token(name, value) for name, value in seen.items() if name != "logits"}
-    values |= {
-        "token_ids": np.array(ids),
-        "tokens": _column([tokenizer.shown(i) for i in ids]),
-        "ln_final.last": seen["ln_final.normalized"][-1:],
-    }
-    return values | readout(logits, tokenizer) | look_inside(thought)
+    values |= {"shown_row": _column([shown + 1]), "ln_final.last": seen["ln_final.normalized"][shown][None]}
+    values |= generation(seen["logits"], len(ids), written, tokenizer, layout, settings)
+    return values | readout(seen["logits"][shown], tokenizer) | look_inside(thought)
+
+
+def _written(ids: list[int], model: Model, layout: Layout, settings: Settings) -> list[int]:
+    """The ids that the workbook writes behind a prompt."""
+    wanted = min(to_write(settings, layout), layout.room.context - len(ids)) if ids else 0
+
+    def logits(so_far: list[int]) -> reference.Array:
+        last: reference.Array = reference.forward(so_far, model.weights, model.config)["logits"][-1]
+        return last
+
+    return write(ids, wanted, logits, sampling_of(settings), end_of_text(model.tokenizer)) if wanted else []
+
+
+def _shown_row(settings: Settings, n_prompt: int, rows: int) -> int:
+    """Which row's prediction the sheet LM head shows, counted from 0."""
+    position = settings.cells["shown_position"][0, 0]
+    is_row = not isinstance(position, str) and position in range(rows)
+    return int(position) if is_row else n_prompt - 1
 
 
 def look_inside(thought: Thought) -> dict[str, Values]:
