@@ -5,6 +5,7 @@ Shapes: T tokens, D n_embd, H heads, K width of a head, F n_inner, V vocabulary.
 """
 
 import math
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
@@ -99,3 +100,8 @@ def forward(ids: list[int], weights: Tensors, config: GPT2Config) -> dict[str, A
 def slices(matrix: NDArray[Any], rows: int = 4096) -> list[NDArray[Any]]:
     """A tall matrix in pieces, so that only one of them is widened to float64 at a time."""
     return [matrix[i : i + rows] for i in range(0, len(matrix), rows)]
+
+
+def what_follows(weights: Tensors, config: GPT2Config) -> Callable[[list[int]], Array]:
+    """A function from ids to the logits [V] of what comes after them."""
+    return lambda ids: forward(ids, weights, config)["logits"][-1]

@@ -58,12 +58,8 @@ def expected(prompt: str, model: Model, layout: Layout, settings: Settings) -> d
 def _written(ids: list[int], model: Model, layout: Layout, settings: Settings) -> list[int]:
     """The ids that the workbook writes behind a prompt."""
     wanted = min(to_write(settings, layout), layout.room.context - len(ids)) if ids else 0
-
-    def logits(so_far: list[int]) -> reference.Array:
-        last: reference.Array = reference.forward(so_far, model.weights, model.config)["logits"][-1]
-        return last
-
-    return write(ids, wanted, logits, sampling_of(settings), end_of_text(model.tokenizer)) if wanted else []
+    follows = reference.what_follows(model.weights, model.config)
+    return write(ids, wanted, follows, sampling_of(settings), end_of_text(model.tokenizer)) if wanted else []
 
 
 def _shown_row(settings: Settings, n_prompt: int, rows: int) -> int:

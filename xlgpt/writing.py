@@ -122,7 +122,13 @@ def _choices(logits: Values, n_prompt: int, wanted: int, sampling: Sampling, lay
     count = numbers(layout.config, layout.room)
     n_slices, slice_size = count["n_slices"], count["slice_size"]
     names = ("needed", "max", "total", "state_1", "state_2", "draw", "kept", "sought", "slice", "before")
-    wide = {"share": (n_slices,), "found": (n_slices,), "candidates": (BEST,), "running": (BEST,), "largest": (n_slices, BEST)}
+    wide = {
+        "share": (n_slices,),
+        "found": (n_slices,),
+        "candidates": (BEST,),
+        "running": (BEST,),
+        "largest": (n_slices, BEST),
+    }
     shapes: dict[str, tuple[int, ...]] = dict.fromkeys((*names, "id", "logit", "probability"), ()) | wide
     values = {name: np.full((len(logits), *shape), "", dtype=object) for name, shape in shapes.items()}
     dice = throws(sampling.seed)
