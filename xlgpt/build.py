@@ -58,7 +58,6 @@ def build(
     check_target(Path(path))
     progress("Finding the model", 0, 1)
     found = load(model, seed)
-    progress("Calculating the prompt", 0, 1)
     with uncollected():
         written: Written = write_workbook(Path(path), make_plan(found, prompt, context, max_bytes), progress)
     return Built(written.path, written.size, written.cells, written.formulas, time.monotonic() - start, peak_memory())

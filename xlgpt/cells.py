@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from xlgpt.compile import Formula
 from xlgpt.layout import Range
 
-CHUNK = 1 << 18  # numbers formatted at a time
+CHUNK = 1 << 15  # numbers formatted at a time: their XML fits a core's cache
 
 # What XML cannot hold stands as _xHHHH_ (ECMA-376 22.9.2.19, ST_Xstring); so does an underscore that would begin one.
 COUNTS = re.compile(rb' (count|uniqueCount)="\d+"(?: (count|uniqueCount)="\d+")?')

@@ -1,6 +1,7 @@
 """All that a workbook is made of, before a byte of it is written."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from xlgpt.bpe import check_vocabulary
 from xlgpt.checkpoint import Model
@@ -22,14 +23,30 @@ MANUAL_FROM = 3_000_000  # weights; above it a recalculation takes long enough t
 
 @dataclass(frozen=True)
 class Plan:
-    """A model, a prompt, where everything stands, every formula, and what each band shows."""
+    """A model, a prompt, and where everything stands; the rest follows from these, and is made when first asked for."""
 
     model: Model
     prompt: str
     layout: Layout
-    formulas: dict[str, list[Formula]]  # of each band
-    values: dict[str, Values]  # of each band: a row for each token in use
-    tables: dict[str, Table]  # the long table of constants that a sheet has
+
+    @cached_property
+    def formulas(self) -> dict[str, list[Formula]]:
+        """Every formula of each band. Raises TemplateError."""
+        return {
+            placed.band.name: list(formulas(self.layout, sheet, placed))
+            for sheet in self.layout.sheets
+            for placed in sheet.bands
+        }
+
+    @cached_property
+    def values(self) -> dict[str, Values]:
+        """What each band shows, from the reference: a row for each token in use. Raises BadCheckpoint."""
+        return expected(self.prompt, self.model, self.layout.context, self.layout.max_bytes)
+
+    @cached_property
+    def tables(self) -> dict[str, Table]:
+        """The long table of constants that a sheet has."""
+        return tables(self.layout, self.model.tokenizer)
 
     @property
     def manual(self) -> bool:
@@ -38,9 +55,9 @@ class Plan:
 
 
 def make_plan(model: Model, prompt: str | None, context: int | None, max_bytes: int | None) -> Plan:
-    """Lay the workbook out and run the reference on the prompt.
+    """Lay the workbook out for a prompt.
 
-    Raises PromptTooLong, ContextTooLong, UsageError, SheetTooSmall, BadCheckpoint, BadVocabulary, TemplateError.
+    Raises PromptTooLong, ContextTooLong, UsageError, SheetTooSmall, WorkbookTooLarge, BadVocabulary, TemplateError.
     """
     positions = model.config.n_positions
     context = min(DEFAULT_CONTEXT, positions) if context is None else context
@@ -70,13 +87,7 @@ def make_plan(model: Model, prompt: str | None, context: int | None, max_bytes: 
             f"shorten it, or give --context {len(ids)} or more (at most {positions})."
         )
     _check_size(model)
-    layout = lay_out(model.config, context, max_bytes, len(model.tokenizer.merges))
-    compiled = {
-        placed.band.name: list(formulas(layout, sheet, placed)) for sheet in layout.sheets for placed in sheet.bands
-    }
-    return Plan(
-        model, prompt, layout, compiled, expected(prompt, model, context, max_bytes), tables(layout, model.tokenizer)
-    )
+    return Plan(model, prompt, lay_out(model.config, context, max_bytes, len(model.tokenizer.merges)))
 
 
 def _check_size(model: Model) -> None:

@@ -4,11 +4,10 @@ import io
 import posixpath
 import re
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from subprocess import Popen
 from tempfile import TemporaryDirectory
 from xml.etree import ElementTree
 
@@ -17,11 +16,11 @@ from xlgpt.compile import Formula
 from xlgpt.furniture import furnish
 from xlgpt.home import HOME, PROMPT
 from xlgpt.layout import PlacedWeight, Range, Sheet
-from xlgpt.package import Package, replacing
+from xlgpt.package import Package, Packed, replacing
 from xlgpt.plan import Plan
 from xlgpt.tables import Table
 from xlgpt.values import Values, on_sheet
-from xlgpt.weightsheet import WORTH_IT, Job, Tensor, results, workers
+from xlgpt.weightsheet import WORTH_IT, Tensor, workers
 
 Progress = Callable[[str, int, int], None]  # the phase, how much is done, of how much
 MAIN = "http://schemas.openxmlformats.org/spreadsheetml/2006/main"
@@ -46,42 +45,60 @@ class Written:
 
 def write_workbook(path: Path, plan: Plan, progress: Progress) -> Written:
     """Write the file beside its target and move it into place. Raises OutputError, WorkbookTooLarge, BadCheckpoint."""
-    progress("Making the sheets", 0, 1)
-    skeleton = zipfile.ZipFile(io.BytesIO(furnish(plan)))
-    names = sheet_names(skeleton)
-    weights = plan.layout.weight_sheets()
-    jobs = [_job(part, skeleton.read(part), weights[name], plan) for part, name in names.items() if name in weights]
-    with replacing(path) as file, Package(file) as package, _packing(jobs, path) as packed:
+    with replacing(path) as file, Package(file) as package, _packing(plan, path) as packed:
+        progress("Calculating the prompt", 0, 1)
+        plan.values  # noqa: B018 - made when first asked for
+        progress("Making the sheets", 0, 1)
+        skeleton = zipfile.ZipFile(io.BytesIO(furnish(plan)))
+        names = sheet_names(skeleton)
         written = _write_parts(package, skeleton, names, plan)
-        done, total = 0, plan.model.parameters
-        for job in packed(package):
-            done += job.size
-            progress("Writing weights", done, total)
+        parts, done = {name: part for part, name in names.items()}, 0
+        for name, tensors in _tensors(plan).items():
+            progress("Writing weights", done, plan.model.parameters)
+            xml = skeleton.read(parts[name])
+            package.add(parts[name], _weight_sheet(xml, plan.layout.weight_sheets()[name], map(packed, tensors)))
+            done += sum(tensor.size for tensor in tensors)
+        progress("Writing weights", done, done)
     return replace(written, path=path, size=path.stat().st_size)
 
 
+def _tensors(plan: Plan) -> dict[str, list[Tensor]]:
+    """The tensors of each weight sheet, the largest sheet first, so that all processes end at about the same time."""
+    sheets = {
+        name: [Tensor(p.weight.name, p.cells.height, p.cells.width, plan.model.weights) for p in placed]
+        for name, placed in plan.layout.weight_sheets().items()
+    }
+    return dict(sorted(sheets.items(), key=lambda sheet: -sum(tensor.size for tensor in sheet[1])))
+
+
+Rows = Iterable[bytes | Packed]
+
+
 @contextmanager
-def _packing(jobs: list[Job], path: Path) -> Iterator[Callable[[Package], Iterator[Job]]]:
-    """Pack the weights here, or in other processes while this one writes the rest where that is worth it."""
-    if sum(job.size for job in jobs) < WORTH_IT:
-        yield lambda package: _pack_here(jobs, package)
+def _packing(plan: Plan, path: Path) -> Iterator[Callable[[Tensor], Rows]]:
+    """What gives a tensor's rows: this process, or others that pack them meanwhile where that is worth it."""
+    if plan.model.parameters < WORTH_IT:
+        yield Tensor.rows
         return
-    with TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder, workers(jobs, Path(folder)) as started:
-        yield lambda package: _collect(started, package)
+    tensors = [tensor for sheet in _tensors(plan).values() for tensor in sheet]
+    with (
+        TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder,
+        workers(tensors, Path(folder)) as packed,
+    ):
+        yield lambda tensor: [packed(tensor)]
 
 
-def _pack_here(jobs: list[Job], package: Package) -> Iterator[Job]:
-    for job in jobs:
-        package.add(job.part, job.xml())
-        yield job
-
-
-def _collect(started: list[Popen[bytes]], package: Package) -> Iterator[Job]:
-    for worker in started:
-        for packed in results(worker):
-            package.append(packed.job.part, packed.file, packed.sums)
-            packed.file.unlink()
-            yield packed.job
+def _weight_sheet(xml: bytes, weights: list[PlacedWeight], rows: Iterable[Rows]) -> Rows:
+    """A sheet of weights: what the skeleton holds of it, and below the line about each tensor its rows."""
+    lines = {int(row[1]) - 1: BLANK.sub(b"", row[0]) for row in ROW.finditer(xml)}
+    before, _, rest = xml.partition(b"<sheetData>")
+    last = weights[-1].cells
+    used = Range("", 0, 0, last.row + last.height, max(placed.cells.width for placed in weights))
+    yield DIMENSION.sub(b'<dimension ref="%b"/>' % used.a1.encode(), before) + b"<sheetData>" + lines[0]
+    for placed, its_rows in zip(weights, rows, strict=True):
+        yield lines[placed.cells.row - 1]
+        yield from its_rows
+    yield b"</sheetData>" + rest.partition(b"</sheetData>")[2]
 
 
 def _write_parts(package: Package, skeleton: zipfile.ZipFile, names: dict[str, str], plan: Plan) -> Written:
@@ -181,17 +198,3 @@ def _table_rows(first: bytes, table: Table, starts: Starts, strings: Strings) ->
             if letters not in constants or i < len(constants[letters])
         )
         yield b'<row r="%b">%b</row>' % (number, b"".join(cells))
-
-
-def _job(part: str, xml: bytes, weights: list[PlacedWeight], plan: Plan) -> Job:
-    """A sheet of weights to be packed: the lines about each tensor, which the skeleton holds, and the tensors."""
-    lines = {int(row[1]) - 1: BLANK.sub(b"", row[0]) for row in ROW.finditer(xml)}
-    before, _, rest = xml.partition(b"<sheetData>")
-    last = weights[-1].cells
-    used = Range("", 0, 0, last.row + last.height, max(placed.cells.width for placed in weights))
-    before = DIMENSION.sub(b'<dimension ref="%b"/>' % used.a1.encode(), before) + b"<sheetData>" + lines[0]
-    tensors = tuple(
-        Tensor(placed.weight.name, placed.cells.height, placed.cells.width, lines[placed.cells.row - 1])
-        for placed in weights
-    )
-    return Job(part, before, b"</sheetData>" + rest.partition(b"</sheetData>")[2], tensors, plan.model.weights)
