@@ -235,7 +235,7 @@ def test_more_than_a_sheet_holds(fails: Run, dimensions: str, words: str) -> Non
 
 
 def test_the_widest_that_a_sheet_holds(make_checkpoint: Make) -> None:
-    widest = make_plan(load(str(make_checkpoint(n_inner=16_381))), "hello", 1, 16)
+    widest = make_plan(load(str(make_checkpoint(n_inner=16_381))), "hello", 1, 16, ())
     assert widest.layout.names["blocks.0.mlp.pre"].absolute.partition(":")[2].startswith("$XFD$")
 
 

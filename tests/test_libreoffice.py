@@ -11,7 +11,6 @@ import pytest
 from xlgpt.book import Book, Prompt
 from xlgpt.checkpoint import load
 from xlgpt.engines.libreoffice import LibreOffice
-from xlgpt.layout import lay_out
 from xlgpt.values import expected
 
 pytestmark = pytest.mark.libreoffice
@@ -37,7 +36,8 @@ def read(engine: LibreOffice, tiny_book: Path, name: str) -> np.ndarray:
 def test_changed_tokens_change_the_prediction(engine: LibreOffice, tiny_book: Path, text: str) -> None:
     model, prompt = load("tiny"), prompt_of(text)
     engine.calculate(prompt)
-    truth = expected(text, model, 16, 128)
+    book = Book(tiny_book)
+    truth = expected(text, model, book.layout, book.settings)
     assert read(engine, tiny_book, "next_token")[0, 0] == truth["next_token"][0]
     logits = read(engine, tiny_book, "logits")[:, 0].astype(float)
     assert np.abs(logits - truth["logits"]).max() < 1e-5  # float32 weights against their decimals
@@ -48,7 +48,7 @@ def test_an_edit_of_the_last_token_leaves_all_other_rows_as_they_were(engine: Li
     """Counts the cells that change, bit for bit, in every band with a row per token."""
     prompt = prompt_of("Mike is a Jedi. He pulls out his")
     engine.calculate(prompt)
-    layout = lay_out(load("tiny").config, 16, 128, len(load("tiny").tokenizer.merges))
+    layout = Book(tiny_book).layout
     bands = [name for name, placed in layout.bands.items() if placed.band.rows == "token" and name != "position"]
     before = {name: read(engine, tiny_book, name) for name in bands}
     edited = prompt_of("Mike is a Jedi. He pulls out her")
@@ -107,7 +107,7 @@ def test_saved_values_are_what_libreoffice_calculates(tiny_book: Path) -> None:
     try:
         engine.calculate(book.prompt)
         shown = openpyxl.load_workbook(tiny_book, data_only=True)
-        truth = expected(book.prompt.text, load("tiny"), 16, 128)
+        truth = expected(book.prompt.text, load("tiny"), book.layout, book.settings)
         for name in ("blocks.0.attn.pattern", "blocks.3.mlp.post", "blocks.3.resid_post", "ln_final.normalized"):
             cells = book.named(name)
             rows = shown[cells.sheet].iter_rows(

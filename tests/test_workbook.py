@@ -13,7 +13,7 @@ from openpyxl.worksheet.formula import ArrayFormula
 
 import xlgpt
 from xlgpt.checkpoint import load
-from xlgpt.layout import Layout, lay_out
+from xlgpt.layout import Layout, Room, lay_out
 
 PROMPT = "If today is Tuesday, tomorrow is"
 VOLATILE = {"NOW", "TODAY", "RAND", "RANDBETWEEN", "OFFSET", "INDIRECT", "CELL", "INFO"}
@@ -180,7 +180,7 @@ def test_every_column_of_a_table_has_a_title_its_name_and_a_sentence(book: Workb
 
 def load_layout() -> Layout:
     model = load("tiny")
-    return lay_out(model.config, 16, 128, len(model.tokenizer.merges))
+    return lay_out(model.config, Room(16, 128), len(model.tokenizer.merges))
 
 
 def test_home_shows_the_prompt_in_pieces_and_offers_others(book: Workbook, shown: Workbook) -> None:

@@ -11,7 +11,7 @@ from functools import cache
 
 from xlgpt.errors import TemplateError
 from xlgpt.layout import Layout, Placed, Range, Sheet
-from xlgpt.template import Stage
+from xlgpt.template import Stage, optional_sheets, size
 
 PLACEHOLDER = re.compile(r"\{([^{}]+)\}")  # the innermost braces
 REFERENCE = re.compile(r"(?P<name>[^\[\]]+?)(?:\[(?P<index>[^\[\]]+)\])?")
@@ -47,6 +47,8 @@ def formulas(layout: Layout, sheet: Sheet, placed: Placed) -> Iterator[Formula]:
         return
     for cells, place in _places(sheet, placed):
         text = _expand(band.first if band.first and place.row == 0 else band.formula, layout, place)
+        if sheet.stage.switch:
+            text = f'IF({sheet.stage.switch}*n_tokens=0,"",{text})'
         if band.rows == "token" and band.guard:
             text = f'IF($A{cells.row + 1}<0,"",{text})'
         yield Formula(cells, text, band.is_array)
@@ -86,6 +88,8 @@ def _expand(text: str, layout: Layout, place: _Place) -> str:
 def _resolve(expression: str, layout: Layout, place: _Place) -> str:
     if expression.startswith("choice."):
         return _choose(expression.removeprefix("choice."), layout, place)
+    if expression.startswith("each."):
+        return _list(place.stage.each[expression.removeprefix("each.")], layout)
     if expression in NAMED_CELLS:
         return expression
     number = _number(expression, layout, place)
@@ -133,21 +137,30 @@ def _number(key: str, layout: Layout, place: _Place) -> object:
             return place.row + 1
         case "column":
             return place.column + 1
+        case "down":
+            return place.row
+        case "across":
+            return place.column
         case "context":
-            return layout.context
+            return layout.room.context
         case "max_bytes":
-            return layout.max_bytes
+            return layout.room.max_bytes
     return getattr(layout.config, key, None)
 
 
 def _choose(key: str, layout: Layout, place: _Place) -> str:
     """The text that a [choice] table has for the value of a key."""
     choices = place.stage.choices.get(key, {})
-    value = str(_number(key, layout, place))
+    value = str(key in layout.room.sheets if key in optional_sheets() else _number(key, layout, place))
     value = value.lower() if value in ("True", "False") else value
     if value not in choices and "otherwise" not in choices:
         raise TemplateError(f"The sheet {place.stage.sheet} has no [choice.{key}] for the value {value!r}.")
     return choices.get(value, choices.get("otherwise", ""))
+
+
+def _list(each: dict[str, str], layout: Layout) -> str:
+    """The texts of an [each] table, one for every number from 0 to a key of config.json, with commas between."""
+    return ",".join(each["text"].replace("{i}", str(i)) for i in range(size(each["of"], layout.config)))
 
 
 def _index(index: str, target: Placed, place: _Place) -> Range:

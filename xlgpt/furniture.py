@@ -11,8 +11,9 @@ import xlsxwriter
 
 from xlgpt.cells import escaped
 from xlgpt.home import HOME, write_home
+from xlgpt.inputs import write_input
 from xlgpt.layout import LABEL_COLUMNS, Placed, PlacedWeight, Sheet, quoted
-from xlgpt.look import ACCENT, HEAT, WEIGHTS, Look
+from xlgpt.look import ACCENT, HEAT, LINE, MUTED, SERIES, WEIGHTS, Look
 from xlgpt.plan import Plan
 from xlgpt.tables import Table
 
@@ -36,7 +37,7 @@ def furnish(plan: Plan) -> bytes:
     for before, sheet, after in zip(order, plan.layout.sheets, order[2:], strict=False):
         worksheet = _add(book, sheet.name, _tab(sheet))
         _write_top(worksheet, look, sheet.stage.title, sheet.stage.about, before, after)
-        _write_stage(worksheet, look, plan, sheet)
+        _write_stage(book, worksheet, look, plan, sheet)
     weights = plan.layout.weight_sheets()
     _write_vocabulary(_add(book, "Vocabulary", ACCENT["weight"]), look, plan, order[-4], "Merges")
     _write_merges(_add(book, "Merges", ACCENT["weight"]), look, plan)
@@ -78,7 +79,7 @@ def _write_top(worksheet: Any, look: Look, title: str, about: str, before: str, 
     worksheet.repeat_rows(0, FROZEN_ROWS - 1)
 
 
-def _write_stage(worksheet: Any, look: Look, plan: Plan, sheet: Sheet) -> None:
+def _write_stage(book: Any, worksheet: Any, look: Look, plan: Plan, sheet: Sheet) -> None:
     width = 12 if any(placed.band.table for placed in sheet.bands) else 10
     worksheet.set_column(3, max(placed.cells.column + placed.cells.width for placed in sheet.bands), width)
     wide = [p.cells.width for group in sheet.groups for p in group if p.cells.width > 1 and not group[0].band.table]
@@ -94,6 +95,7 @@ def _write_stage(worksheet: Any, look: Look, plan: Plan, sheet: Sheet) -> None:
             _write_cells(worksheet, look, plan, placed)
         if all(placed.cells.column > 1 for placed in group):
             _write_labels(worksheet, look, plan, group[0])
+    _write_charts(book, worksheet, plan, sheet)
 
 
 def _write_tables(worksheet: Any, look: Look, plan: Plan, group: tuple[Placed, ...]) -> None:
@@ -169,6 +171,8 @@ def _write_cells(worksheet: Any, look: Look, plan: Plan, placed: Placed) -> None
     """A blank cell where each row of each formula begins (of a long table, the first); or cells to be filled in."""
     band, cells = placed.band, placed.cells
     style = look.cells[band.format][band.kind]
+    if band.is_input:
+        write_input(worksheet, look, plan, placed)
     for formula in plan.formulas[band.name]:
         for row in range(1 if band.rows == "vocab_size" else formula.cells.height):
             worksheet.write_blank(formula.cells.row + row, formula.cells.column, None, style)
@@ -179,6 +183,28 @@ def _write_cells(worksheet: Any, look: Look, plan: Plan, placed: Placed) -> None
         worksheet.conditional_format(
             cells.row, cells.column, bottom, right, heat | {"min_color": low, "max_color": high}
         )
+
+
+def _write_charts(book: Any, worksheet: Any, plan: Plan, sheet: Sheet) -> None:
+    names = plan.layout.names
+    for item in sheet.stage.charts:
+        chart = book.add_chart({"type": item.type})
+        for name, colour in zip(item.values, SERIES, strict=False):
+            chart.add_series(
+                {
+                    "name": plan.layout.bands[name].band.title,
+                    "categories": f"={names[item.categories].absolute}",
+                    "values": f"={names[name].absolute}",
+                    "fill": {"color": colour},
+                    "line": {"color": colour},
+                }
+            )
+        chart.set_title({"name": item.title, "name_font": {"size": 12, "bold": False, "color": MUTED}})
+        chart.set_legend({"none": len(item.values) == 1, "position": "bottom"})
+        chart.set_chartarea({"border": {"none": True}})
+        chart.set_y_axis({"major_gridlines": {"visible": True, "line": {"color": LINE}}, "line": {"none": True}})
+        chart.set_size({"width": item.size[0], "height": item.size[1]})
+        worksheet.insert_chart(item.at, chart, {"description": item.title})
 
 
 def _write_vocabulary(worksheet: Any, look: Look, plan: Plan, before: str, after: str) -> None:

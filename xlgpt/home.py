@@ -126,9 +126,9 @@ def piece(plan: Plan, i: int) -> str:
 
 def _write_prompts(home: Any, look: Look, plan: Plan) -> None:
     """Prompts to try, and the list in the prompt's cell that offers them; any other text will do as well."""
-    encode, layout = plan.model.tokenizer.encode, plan.layout
+    encode, room = plan.model.tokenizer.encode, plan.layout.room
     known = TRY.get(plan.model.name, TRY_ANY)
-    fit = [text for text in known if len(text.encode()) <= layout.max_bytes and len(encode(text)) <= layout.context]
+    fit = [text for text in known if len(text.encode()) <= room.max_bytes and len(encode(text)) <= room.context]
     if not fit:
         return
     home.write_string(PROMPTS_ROW, FIRST, "PROMPTS TO TRY", look.heading["input"])
@@ -157,7 +157,7 @@ def _write_answer(home: Any, look: Look, plan: Plan) -> None:
     home.write_formula(
         ANSWER_ROW + 1,
         FIRST,
-        f'=IF(status="ok",n_tokens&" of {plan.layout.context} rows for tokens are in use.",status)',
+        f'=IF(status="ok",n_tokens&" of {plan.layout.room.context} rows for tokens are in use.",status)',
         look.note,
         _usage(plan),
     )
@@ -177,7 +177,7 @@ def _usage(plan: Plan) -> str:
     """What the line below the answer says at first."""
     status = str(plan.values["status"][0])
     return (
-        f"{plan.values['n_tokens'][0]} of {plan.layout.context} rows for tokens are in use."
+        f"{plan.values['n_tokens'][0]} of {plan.layout.room.context} rows for tokens are in use."
         if status == "ok"
         else status
     )
@@ -259,8 +259,8 @@ def _write_facts(home: Any, book: Any, look: Look, plan: Plan) -> None:
         ("neurons in each MLP", "n_inner", config.n_inner),
         ("tokens in the vocabulary", "vocab_size", config.vocab_size),
         ("positions it was trained for", "n_positions", config.n_positions),
-        ("rows for tokens in this workbook", "context", plan.layout.context),
-        ("bytes that a prompt may have", "max_bytes", plan.layout.max_bytes),
+        ("rows for tokens in this workbook", "context", plan.layout.room.context),
+        ("bytes that a prompt may have", "max_bytes", plan.layout.room.max_bytes),
         ("layer norm's small number", "layer_norm_epsilon", config.layer_norm_epsilon),
         ("activation function", "activation_function", config.activation_function),
         ("scores are divided by √(head width)", "scale_attn_weights", config.scale_attn_weights),

@@ -6,6 +6,7 @@ INK, MUTED, LINE = "#1F2933", "#6B7785", "#D5DBE1"
 FILL = {"input": "#FFF4CC", "activation": "#E8F1FB", "weight": "#FCEBDD", "answer": "#DDF3E4"}
 ACCENT = {"input": "#B7791F", "activation": "#2563A8", "weight": "#C05621", "answer": "#237A4B"}
 PIECES = ("#FFE8B8", "#D6E9FA", "#DDF3E4", "#F5DDE8", "#E6E0F5")  # tokens side by side
+SERIES = ("#2563A8", "#C05621", "#237A4B", "#7A4FA3", "#B7791F", "#3B8EA5")  # of a chart
 HEAT = ("#FFFFFF", "#5B9BD5")  # attention patterns, from 0 to 1
 WEIGHTS = ("#E8A77C", "#FDF6F0", "#9CC8AC")  # weights, from negative over 0 to positive
 

@@ -7,8 +7,9 @@ from xlgpt.bpe import check_vocabulary
 from xlgpt.checkpoint import Model
 from xlgpt.compile import Formula, formulas
 from xlgpt.errors import ContextTooLong, PromptTooLong, UsageError, WorkbookTooLarge
-from xlgpt.layout import Layout, lay_out
+from xlgpt.layout import Layout, Room, lay_out
 from xlgpt.package import LIMIT
+from xlgpt.settings import Settings, defaults
 from xlgpt.tables import Table, tables
 from xlgpt.values import Values, expected
 
@@ -28,6 +29,7 @@ class Plan:
     model: Model
     prompt: str
     layout: Layout
+    settings: Settings
 
     @cached_property
     def formulas(self) -> dict[str, list[Formula]]:
@@ -41,7 +43,7 @@ class Plan:
     @cached_property
     def values(self) -> dict[str, Values]:
         """What each band shows, from the reference: a row for each token in use. Raises BadCheckpoint."""
-        return expected(self.prompt, self.model, self.layout.context, self.layout.max_bytes)
+        return expected(self.prompt, self.model, self.layout, self.settings)
 
     @cached_property
     def tables(self) -> dict[str, Table]:
@@ -54,9 +56,12 @@ class Plan:
         return self.model.parameters > MANUAL_FROM
 
 
-def make_plan(model: Model, prompt: str | None, context: int | None, max_bytes: int | None) -> Plan:
+def make_plan(
+    model: Model, prompt: str | None, context: int | None, max_bytes: int | None, sheets: tuple[str, ...]
+) -> Plan:
     """Lay the workbook out for a prompt.
 
+    sheets: which of the optional ones it is to have.
     Raises PromptTooLong, ContextTooLong, UsageError, SheetTooSmall, WorkbookTooLarge, BadVocabulary, TemplateError.
     """
     positions = model.config.n_positions
@@ -87,7 +92,8 @@ def make_plan(model: Model, prompt: str | None, context: int | None, max_bytes: 
             f"shorten it, or give --context {len(ids)} or more (at most {positions})."
         )
     _check_size(model)
-    return Plan(model, prompt, lay_out(model.config, context, max_bytes, len(model.tokenizer.merges)))
+    layout = lay_out(model.config, Room(context, max_bytes, sheets), len(model.tokenizer.merges))
+    return Plan(model, prompt, layout, defaults(layout, model.parameters > MANUAL_FROM))
 
 
 def _check_size(model: Model) -> None:

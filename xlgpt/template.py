@@ -34,6 +34,9 @@ class Band:
     varies: bool = False
     format: Literal["number", "whole", "id", "text", "share"] = "number"
     kind: Kind = "activation"
+    default: float | str | None = None
+    list: str | tuple[float | str, ...] = ()
+    at: str = ""
     array: bool = False
     scale: bool = False
     guard: bool = True
@@ -42,6 +45,11 @@ class Band:
     def rows(self) -> Dimension:
         """What the band has a row for."""
         return self.shape[0]
+
+    @property
+    def is_input(self) -> bool:
+        """Whether a person fills it in."""
+        return not self.formula
 
     @property
     def is_array(self) -> bool:
@@ -70,8 +78,23 @@ class Weight:
 
 
 @dataclass(frozen=True)
+class Chart:
+    """A chart of some bands, each a series; `at` is the cell under its top left corner."""
+
+    title: str
+    at: str
+    type: Literal["bar", "column", "line"]
+    categories: str
+    values: tuple[str, ...]
+    size: tuple[int, int] = (640, 300)
+
+
+@dataclass(frozen=True)
 class Stage:
-    """One sheet, or with `layer` one of several, of the forward pass."""
+    """One sheet, or with `layer` one of several: of the forward pass, or, with `optional`, of a look inside.
+
+    switch: the input that must not be 0 for its formulas to be calculated.
+    """
 
     sheet: str
     title: str
@@ -80,6 +103,10 @@ class Stage:
     scope: tuple[str, ...]
     slices: tuple[Slice, ...]
     choices: dict[str, dict[str, str]]
+    each: dict[str, dict[str, str]]
+    charts: tuple[Chart, ...] = ()
+    optional: str = ""
+    switch: str = ""
     layer: int = 0
 
 
@@ -97,9 +124,19 @@ def _read(path: Path) -> dict[str, Any]:
         raise TemplateError(f"{path} cannot be read: {e}.") from e
 
 
-def stages(config: GPT2Config) -> list[Stage]:
-    """Every sheet of the forward pass, in order. Raises TemplateError."""
-    return [stage for path in sorted(folder().glob("[0-9]*.toml")) for stage in _stages(path, config)]
+def optional_sheets() -> dict[str, str]:
+    """The sheets that a workbook may do without, in the order of their tabs: what --sheets calls each, and its tab."""
+    return {raw["optional"]: raw["sheet"] for raw in map(_read, _files()) if "optional" in raw}
+
+
+def stages(config: GPT2Config, sheets: tuple[str, ...]) -> list[Stage]:
+    """Every sheet of the forward pass and those of the optional ones that are wanted. Raises TemplateError."""
+    wanted = [path for path in _files() if _read(path).get("optional") in (None, *sheets)]
+    return [stage for path in wanted for stage in _stages(path, config)]
+
+
+def _files() -> list[Path]:
+    return sorted(folder().glob("[0-9]*.toml"))
 
 
 def _stages(path: Path, config: GPT2Config) -> Iterator[Stage]:
@@ -114,6 +151,10 @@ def _stages(path: Path, config: GPT2Config) -> Iterator[Stage]:
             scope=tuple(fill(prefix) for prefix in raw["scope"]),
             slices=tuple(_record(Slice, part, fill, path) for part in raw.get("slice", [])),
             choices=raw.get("choice", {}),
+            each=raw.get("each", {}),
+            charts=tuple(_record(Chart, chart, fill, path) for chart in raw.get("chart", [])),
+            optional=raw.get("optional", ""),
+            switch=raw.get("switch", ""),
             layer=layer,
         )
 
@@ -156,7 +197,7 @@ def size(dimension: Dimension, config: GPT2Config, context: int = 0, max_bytes: 
     return int(factor or 1) * value
 
 
-Record = TypeVar("Record", Band, Slice, Weight)
+Record = TypeVar("Record", Band, Chart, Slice, Weight)
 
 
 def _record(kind: type[Record], raw: dict[str, Any], fill: Callable[[str], str], path: Path) -> Record:

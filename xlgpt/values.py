@@ -13,36 +13,57 @@ from numpy.typing import NDArray
 from xlgpt import reference
 from xlgpt.bpe import Piece, Tokenization, tokenization
 from xlgpt.checkpoint import Model
-from xlgpt.layout import Placed
+from xlgpt.inside import VIEWS, Thought
+from xlgpt.layout import Layout, Placed, Sheet
+from xlgpt.settings import Settings
 from xlgpt.tokenizer import Tokenizer
 
 Values = NDArray[Any]
 TOP = 10
 
 
-def expected(prompt: str, model: Model, context: int, max_bytes: int) -> dict[str, Values]:
+def expected(prompt: str, model: Model, layout: Layout, settings: Settings) -> dict[str, Values]:
     """Every band's values by name: a row for each token in use (of the bands before the model, every row).
 
     For an empty prompt, only those bands that have something to say.
     """
-    tokenizer = model.tokenizer
+    tokenizer, context, max_bytes = model.tokenizer, layout.room.context, layout.room.max_bytes
     ids = tokenizer.encode(prompt)
     values = steps(tokenization(prompt, tokenizer), tokenizer, max_bytes) | {
         "n_tokens": _column([len(ids)]),
         "status": _column(["ok" if ids else "There is no token: type a text into the prompt."]),
         "position": _column([i if i < len(ids) else -1 for i in range(context)]),
     }
+    values |= settings.cells
     if not ids:
-        return values
+        return values | _switched_off(layout, list(layout.sheets))
     seen: dict[str, Values] = dict(reference.forward(ids, model.weights, model.config))
-    logits = seen.pop("logits")[-1]
-    values |= {name: _by_token(name, value) for name, value in seen.items()}
+    thought = Thought(model, layout, settings, tuple(ids), seen)
+    logits = seen["logits"][-1]
+    values |= {name: _by_token(name, value) for name, value in seen.items() if name != "logits"}
     values |= {
         "token_ids": np.array(ids),
         "tokens": _column([tokenizer.shown(i) for i in ids]),
         "ln_final.last": seen["ln_final.normalized"][-1:],
     }
-    return values | readout(logits, tokenizer)
+    return values | readout(logits, tokenizer) | look_inside(thought)
+
+
+def look_inside(thought: Thought) -> dict[str, Values]:
+    """What the optional sheets show; nothing where they are switched off."""
+    found: dict[str, Values] = {}
+    for sheet in thought.layout.sheets:
+        if sheet.stage.switch and not thought.settings.number(sheet.stage.switch):
+            found |= _switched_off(thought.layout, [sheet])
+        elif sheet.stage.optional:
+            found |= VIEWS[sheet.stage.optional](thought)
+    return found
+
+
+def _switched_off(layout: Layout, sheets: Sequence[Sheet]) -> dict[str, Values]:
+    """The empty cells of sheets that may be switched off."""
+    bands = (placed for sheet in sheets if sheet.stage.switch for placed in sheet.bands if not placed.band.is_input)
+    return {placed.band.name: np.full(placed.dims, "", dtype=object) for placed in bands}
 
 
 def readout(logits: NDArray[np.float64], tokenizer: Tokenizer) -> dict[str, Values]:

@@ -21,6 +21,7 @@ from xlgpt.engines.engine import inputs
 from xlgpt.engines.formula import EMPTY, Argument, Call, Constant, Node, Tree, take_apart
 from xlgpt.errors import FormulaError
 from xlgpt.layout import Range
+from xlgpt.settings import Settings
 from xlgpt.worksheet import CellError, Cells, Values, a1_range, overlap, part
 
 SHEET = re.compile(r"(?:'((?:[^']|'')+)'|([^'!]+))!(.+)")
@@ -68,9 +69,9 @@ class FormulasLibrary:
         self._left_out: frozenset[tuple[str, int]] = frozenset()
         self.evaluated: dict[str, int] = {}  # how many formulas of each sheet
 
-    def calculate(self, prompt: Prompt) -> None:
+    def calculate(self, prompt: Prompt, settings: Settings | None = None) -> None:
         """Set the prompt and forget all results; formulas are evaluated when they are read."""
-        self._inputs = inputs(self._book, prompt)
+        self._inputs = inputs(self._book, prompt, settings)
         self._constant_ranges.clear()
         self._seen.clear()
         self.evaluated = {}

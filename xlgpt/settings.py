@@ -1,0 +1,55 @@
+"""What a person fills in besides the prompt: the cells of the input bands."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xlgpt.layout import Layout, Placed
+
+Cells = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The input bands' cells, [rows, columns], by name: a number, a text, or "" where a cell is empty."""
+
+    cells: Mapping[str, Cells]
+
+    def number(self, name: str) -> float:
+        """What a formula takes the one cell of a band for, where it wants a number: an empty one counts as 0."""
+        value = self.cells[name][0, 0]
+        return float(value) if value != "" else 0.0
+
+    def text(self, name: str) -> str:
+        """The text in the one cell of a band."""
+        return str(self.cells[name][0, 0])
+
+    def numbers(self, name: str) -> NDArray[np.float64]:
+        """All cells of a band, [rows, columns]."""
+        cells = self.cells[name]
+        return np.where(cells == "", 0.0, cells).astype(np.float64)
+
+    def changed(self, **cells: float | str | Cells) -> "Settings":
+        """With other cells in some bands; a dot in a name is written as two underscores."""
+        named = {name.replace("__", "."): value for name, value in cells.items()}
+        arrays = {name: np.broadcast_to(np.array(v, dtype=object), self.cells[name].shape) for name, v in named.items()}
+        return replace(self, cells={**self.cells, **arrays})
+
+
+def input_bands(layout: Layout) -> Iterator[Placed]:
+    """The bands that a person fills in."""
+    return (placed for placed in layout.bands.values() if placed.band.is_input)
+
+
+def defaults(layout: Layout, is_large: bool) -> Settings:
+    """What a new workbook has in them; in a large one, which takes long to calculate, every look inside is off."""
+    switches = {sheet.stage.switch for sheet in layout.sheets}
+    cells = {}
+    for placed in input_bands(layout):
+        off = is_large and placed.band.name in switches
+        default = 0 if off else "" if placed.band.default is None else placed.band.default
+        cells[placed.band.name] = np.full((placed.cells.height, placed.cells.width), default, dtype=object)
+    return Settings(cells)
