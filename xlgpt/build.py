@@ -65,7 +65,6 @@ def build(
     wanted = chosen_sheets(sheets)
     progress("Finding the model", 0, 1)
     found = load(model, seed)
-    progress("Calculating the prompt", 0, 1)
     with uncollected():
         written: Written = write_workbook(
             Path(path), make_plan(found, prompt, context, max_bytes, generate, wanted), progress

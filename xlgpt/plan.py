@@ -1,6 +1,7 @@
 """All that a workbook is made of, before a byte of it is written."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from xlgpt.bpe import check_vocabulary
 from xlgpt.checkpoint import Model
@@ -25,15 +26,31 @@ MANUAL_FROM = 3_000_000  # weights; above it a recalculation takes long enough t
 
 @dataclass(frozen=True)
 class Plan:
-    """A model, a prompt, where everything stands, every formula, and what each band shows."""
+    """A model, a prompt, and where everything stands; the rest follows from these, and is made when first asked for."""
 
     model: Model
     prompt: str
     layout: Layout
     settings: Settings
-    formulas: dict[str, list[Formula]]  # of each band
-    values: dict[str, Values]  # of each band: a row for each token in use
-    tables: dict[str, Table]  # the long table of constants that a sheet has
+
+    @cached_property
+    def formulas(self) -> dict[str, list[Formula]]:
+        """Every formula of each band. Raises TemplateError."""
+        return {
+            placed.band.name: list(formulas(self.layout, sheet, placed))
+            for sheet in self.layout.sheets
+            for placed in sheet.bands
+        }
+
+    @cached_property
+    def values(self) -> dict[str, Values]:
+        """What each band shows, from the reference: a row for each token in use. Raises BadCheckpoint."""
+        return expected(self.prompt, self.model, self.layout, self.settings)
+
+    @cached_property
+    def tables(self) -> dict[str, Table]:
+        """The long table of constants that a sheet has."""
+        return tables(self.layout, self.model.tokenizer)
 
     @property
     def manual(self) -> bool:
@@ -49,10 +66,10 @@ def make_plan(
     new_tokens: int | None = None,
     sheets: tuple[str, ...] = (),
 ) -> Plan:
-    """Lay the workbook out and run the reference on the prompt.
+    """Lay the workbook out for a prompt.
 
     new_tokens: how many it can write. sheets: which of the optional ones it is to have.
-    Raises PromptTooLong, ContextTooLong, UsageError, SheetTooSmall, BadCheckpoint, BadVocabulary, TemplateError.
+    Raises PromptTooLong, ContextTooLong, UsageError, SheetTooSmall, WorkbookTooLarge, BadVocabulary, TemplateError.
     """
     room = _room(model, context, max_bytes, new_tokens, sheets)
     positions, context, max_bytes = model.config.n_positions, room.context, room.max_bytes
@@ -73,12 +90,7 @@ def make_plan(
         )
     _check_size(model)
     layout = lay_out(model.config, room, len(model.tokenizer.merges))
-    settings = defaults(layout, model.parameters > MANUAL_FROM)
-    compiled = {
-        placed.band.name: list(formulas(layout, sheet, placed)) for sheet in layout.sheets for placed in sheet.bands
-    }
-    values = expected(prompt, model, layout, settings)
-    return Plan(model, prompt, layout, settings, compiled, values, tables(layout, model.tokenizer))
+    return Plan(model, prompt, layout, defaults(layout, model.parameters > MANUAL_FROM))
 
 
 def _room(
