@@ -31,12 +31,14 @@ class Look:
         self.heading = {kind: self.format(bold=True, font_size=12, font_color=ACCENT[kind]) for kind in ACCENT}
         self.number = {kind: self._cell(kind, num_format="0.000") for kind in FILL}
         self.whole = {kind: self._cell(kind, num_format="0;;0") for kind in FILL}
+        self.positive = {kind: self._cell(kind, num_format="0;;") for kind in FILL}
         self.text = {kind: self._cell(kind, num_format=";;;@", indent=1) for kind in FILL}
         self.share = {kind: self._cell(kind, num_format="0.0%") for kind in FILL}
 
         self.cells = {
             "number": self.number,
             "whole": self.whole,
+            "positive": self.positive,
             "id": self.whole,
             "text": self.text,
             "share": self.share,

@@ -32,7 +32,7 @@ class Band:
     shrinks: bool = False
     apart: bool = False
     varies: bool = False
-    format: Literal["number", "whole", "id", "text", "share"] = "number"
+    format: Literal["number", "whole", "positive", "id", "text", "share"] = "number"
     kind: Kind = "activation"
     array: bool = False
     scale: bool = False
