@@ -22,7 +22,7 @@ from xlgpt.values import expected
 
 CLOSE = 1e-5  # two logits nearer than this may change places: float32 weights against their decimals
 PARTS = ["If", " today", " is", " Tuesday", ",", " tomorrow", "Mike", " Jedi", ".", "'s", "'LL", " 1", "23", "\n", "\t"]
-PARTS += ["  ", "é", "漢字", " Ω", "😀", "👍🏽", "\u00a0", "<|endoftext|>", "def f(x):", "aaaaaaa", "!?", " the", " rain"]
+PARTS += ["  ", "é", "漢字", " Ω", "😀", "👍🏽", "\u00a0", "<|endoftext|>", "def f(x):", "aaaaaaa", "!?", " the"]
 
 
 def some_text(chance: random.Random, book: Book) -> str:
