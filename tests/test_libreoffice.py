@@ -10,6 +10,7 @@ import pytest
 
 from xlgpt.book import Book, Prompt
 from xlgpt.checkpoint import load
+from xlgpt.compare import expected_cells
 from xlgpt.engines.libreoffice import LibreOffice
 from xlgpt.values import expected
 
@@ -131,5 +132,25 @@ def test_rows_that_are_not_in_use_stay_empty_before_the_first_calculation(tiny_b
             rows = engine.read(book.named(name))[len(book.prompt.ids) :]
             assert rows.size
             assert all(value == "" for value in rows.flat), name
+    finally:
+        engine.close()
+
+
+def test_no_cell_shows_a_stray_0_before_the_first_calculation(tiny_book: Path) -> None:
+    """LibreOffice loads a saved empty text as 0; where it is no array, only a format without zeros hides that."""
+    book = Book(tiny_book)
+    values = expected(book.prompt.text, load("tiny"), book.layout, book.settings)
+    sheets = openpyxl.load_workbook(tiny_book)
+    hidden = {"positive": "0;;", "text": ";;;@"}
+    engine = LibreOffice(book)
+    try:
+        for placed in (placed for sheet in book.layout.sheets[:2] for placed in sheet.bands):
+            wanted, cells = expected_cells(values, placed), placed.cells
+            stray = engine.read(cells) != wanted
+            if stray.any():
+                style = sheets[cells.sheet].cell(cells.row + 1, cells.column + 1).number_format
+                assert style == hidden.get(placed.band.format), placed.band.name
+                assert wanted is not None
+                assert all(value == "" for value in wanted[stray])
     finally:
         engine.close()

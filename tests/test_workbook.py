@@ -197,6 +197,14 @@ def test_home_shows_the_prompt_in_pieces_and_offers_others(book: Workbook, shown
     assert all(len(tokenizer.encode(text)) <= 16 for text in offered)
 
 
+def test_no_format_depends_on_a_formula(tiny_book: Path) -> None:
+    """In manual mode LibreOffice does not calculate those, and Home's pieces would be white."""
+    with zipfile.ZipFile(tiny_book) as archive:
+        sheets = [archive.read(name) for name in archive.namelist() if name.startswith("xl/worksheets/sheet")]
+    assert sum(sheet.count(b'<cfRule type="cellIs"') for sheet in sheets) == 13
+    assert not any(b'<cfRule type="expression"' in sheet for sheet in sheets)
+
+
 def test_panes_are_frozen(book: Workbook) -> None:
     assert all(sheet.freeze_panes == "D5" for sheet in book.worksheets[3:10])
 

@@ -115,7 +115,8 @@ def _write_pieces(home: Any, look: Look, plan: Plan) -> None:
         home.write_formula(PROMPT_ROW + 1, column, f"={text}", look.piece, escaped(piece(plan, i)))
         cell = Range(HOME, PROMPT_ROW + 1, column).first
         style = look.format(bg_color=PIECES[i % len(PIECES)], border=1, border_color=LINE)
-        home.conditional_format(cell, {"type": "formula", "criteria": f"=n_tokens>{i}", "format": style})
+        # No formula: in manual mode LibreOffice calculates none that a format depends on.
+        home.conditional_format(cell, {"type": "cell", "criteria": ">", "value": '""', "format": style})
 
 
 def piece(plan: Plan, i: int) -> str:

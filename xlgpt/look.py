@@ -33,6 +33,9 @@ class Look:
         self.number = {kind: self._cell(kind, num_format="0.000") for kind in FILL}
         self.whole = {kind: self._cell(kind, num_format="0;;0") for kind in FILL}
         self.plain = {kind: self._cell(kind, num_format="General") for kind in FILL}
+        self.positive = {kind: self._cell(kind, num_format="0;;") for kind in FILL}
+        self.signed = {kind: self._cell(kind, num_format="0.000;-0.000;") for kind in FILL}
+        self.chance = {kind: self._cell(kind, num_format="0.0%;;") for kind in FILL}
         self.text = {kind: self._cell(kind, num_format=";;;@", indent=1) for kind in FILL}
         self.share = {kind: self._cell(kind, num_format="0.0%") for kind in FILL}
 
@@ -40,6 +43,9 @@ class Look:
             "number": self.number,
             "whole": self.whole,
             "plain": self.plain,
+            "signed": self.signed,
+            "chance": self.chance,
+            "positive": self.positive,
             "id": self.whole,
             "text": self.text,
             "share": self.share,

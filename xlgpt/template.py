@@ -12,6 +12,7 @@ from xlgpt.config import GPT2Config
 from xlgpt.errors import TemplateError
 
 Dimension = str | int
+Format = Literal["number", "signed", "whole", "positive", "plain", "id", "text", "share", "chance"]
 Kind = Literal["activation", "input", "answer"]
 
 
@@ -33,7 +34,7 @@ class Band:
     shrinks: bool = False
     apart: bool = False
     varies: bool = False
-    format: Literal["number", "whole", "plain", "id", "text", "share"] = "number"
+    format: Format = "number"
     kind: Kind = "activation"
     default: float | str | None = None
     large: float | str | None = None
@@ -212,7 +213,8 @@ def numbers(config: GPT2Config, room: Room | None = None) -> dict[str, int]:
 
 
 ROWS_OF = {"token": "context", "key": "context", "new_token": "new_tokens", "new_byte": "new_bytes"}
-ROWS_OF |= dict.fromkeys(("char", "byte", "word", "step"), "max_bytes")  # what a text of so many bytes has at most
+STEPS = ("char", "byte", "word", "step")  # what a text of so many bytes has at most
+ROWS_OF |= dict.fromkeys(STEPS, "max_bytes")
 
 
 def size(dimension: Dimension, config: GPT2Config, room: Room | None = None) -> int:

@@ -116,6 +116,8 @@ def on_sheet(values: Values, placed: Placed) -> Values:
 
 
 NO_MERGE, WORD_ENDS = 2**26, 2**26 + 1  # in place of a pair's turn
+NO_ID = -1  # in place of an id or a rank: the format hides it, and it is no empty text, which LibreOffice loads as 0
+WITH_IDS = ("byte.id", "merge.id", "merge.rank", "step.rank", "step.new", "step.before", "step.behind")
 
 
 def steps(way: Tokenization, tokenizer: Tokenizer, max_bytes: int) -> dict[str, Values]:
@@ -163,12 +165,12 @@ def steps(way: Tokenization, tokenizer: Tokenizer, max_bytes: int) -> dict[str, 
         columns[f"step.{name}"] = columns[f"merge.{key}"] = [getattr(merge, key) for merge in way.merges]
     for merge, after in zip(way.merges, states[1:], strict=True):
         for side, pair in pairs.around(merge.place, after).items():
-            columns[f"step.{side}"].append("" if pair is None else pair[side == "behind"].id)
+            columns[f"step.{side}"].append(NO_ID if pair is None else pair[side == "behind"].id)
             columns[f"step.{side}_pair"].append("" if pair is None else pairs.row(*pair))
             columns[f"step.{side}_turn"].append(WORD_ENDS if pair is None else pairs.turn(*pair))
-    values = {name: _column(column, max_bytes) for name, column in columns.items()}
-    values["pieces.ids"] = _triangle([[piece.id for piece in state] for state in states], max_bytes)
-    values["pieces.turns"] = _triangle(turns, max_bytes)
+    values = {name: _column(column, max_bytes, NO_ID if name in WITH_IDS else "") for name, column in columns.items()}
+    values["pieces.ids"] = _triangle([[piece.id for piece in state] for state in states], max_bytes, NO_ID)
+    values["pieces.turns"] = _triangle(turns, max_bytes, "")
     numbers = {"n_bytes": len(way.bytes), "n_words": len(way.words), "n_merges": len(way.merges)}
     numbers |= {"prompt_length": len(way.text), "wide_units": 1, "tab_code": 9}
     numbers |= {"no_merge": NO_MERGE, "word_ends": WORD_ENDS}
@@ -221,14 +223,14 @@ def _contraction(word: str) -> list[int]:
     return list(range(len(word), 0, -1)) if is_one else [0] * len(word)
 
 
-def _column(values: list[Any], height: int = 0) -> Values:
-    """Values of any kind, and nothing in the rows below them."""
-    return np.array([*values, *[""] * (height - len(values))], dtype=object)
+def _column(values: list[Any], height: int = 0, nothing: str | int = "") -> Values:
+    """Values of any kind, and in the rows below them what stands for nothing."""
+    return np.array([*values, *[nothing] * (height - len(values))], dtype=object)
 
 
-def _triangle(lines: list[list[int]], size: int) -> Values:
-    """Each line a cell shorter than the one above; nothing below the last and beside the others."""
-    values = np.full((size, size), "", dtype=object)
+def _triangle(lines: list[list[int]], size: int, nothing: str | int) -> Values:
+    """Each line a cell shorter than the one above; below the last and beside the others what stands for nothing."""
+    values = np.full((size, size), nothing, dtype=object)
     for row, line in zip(values, lines, strict=False):
         row[: len(line)] = line
     return values
