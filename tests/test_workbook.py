@@ -50,6 +50,7 @@ def test_sheets_in_the_order_of_the_forward_pass(book: Workbook) -> None:
         *blocks,
         "LM head",
         "Argmax",
+        "Generate",
         *tables,
         *weights,
     ]
@@ -65,7 +66,9 @@ def test_every_weight_reads_back_bit_for_bit(shown: Workbook) -> None:
 def test_names_that_users_hold_on_to(shown: Workbook) -> None:
     ids = load("tiny").tokenizer.encode(PROMPT)
     assert values(shown, "prompt") == [[PROMPT]]
-    assert values(shown, "token_ids") == [[i] for i in ids] + [[None]] * (16 - len(ids))
+    written = load("tiny").tokenizer.encode(" Wednesday.")
+    assert values(shown, "token_ids") == [[i] for i in ids + written] + [[None]] * (14 - len(ids))
+    assert values(shown, "completion") == [[" Wednesday."]]
     assert values(shown, "n_tokens") == [[len(ids)]]
     assert values(shown, "next_token") == [[" Wednesday"]]
     assert load("tiny").tokenizer.encode(" Wednesday") == values(shown, "next_token_id")[0]

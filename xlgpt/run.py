@@ -11,6 +11,7 @@ from xlgpt.book import Book
 from xlgpt.engines import start
 from xlgpt.errors import BrokenWorkbook, UsageError
 from xlgpt.worksheet import CellError
+from xlgpt.writing import NONE_FITS
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ class Session:
         token, number = self._column("next_token")[0], self._column("next_token_id")[0]
         written = tuple(int(i) for i in self._column("written.id") if i != "")
         completion = str(self._column("completion")[0])
-        if -1 in self._column("next.id"):
+        if NONE_FITS in self._column("next.id"):
             raise UsageError(str(self._column("generation_status")[0]))
         seconds = time.monotonic() - began
         return Answer(prompt.text, prompt.ids, str(token), int(number), top, completion, written, seconds)

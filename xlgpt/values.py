@@ -1,5 +1,6 @@
 """What every band shows for a prompt, from the reference: the saved values of a new workbook, the truth of a check."""
 
+import math
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -112,7 +113,7 @@ def on_sheet(values: Values, placed: Placed) -> Values:
     missing = placed.dims[-1] - values.shape[-1] if len(placed.dims) == 3 else 0
     if missing:  # a column per key, and fewer tokens than the context has rows
         values = np.pad(values, ((0, 0), (0, 0), (0, missing)), constant_values=np.nan)
-    return values.reshape(len(values), -1)
+    return values.reshape(len(values), math.prod(values.shape[1:]))
 
 
 NO_MERGE, WORD_ENDS = 2**26, 2**26 + 1  # in place of a pair's turn

@@ -15,6 +15,7 @@ from xlgpt.tokenizer import Tokenizer
 
 Values = NDArray[Any]
 END = b"<|endoftext|>"
+NOT_ASKED, NONE_FITS = -1, -2  # in place of a chosen id; the format hides them
 
 
 def sampling_of(settings: Settings) -> Sampling:
@@ -88,7 +89,7 @@ def generation(
         "seed.second": second,
     }
     if status == "ok":
-        refused = bool((known["next.id"] == -1).any())
+        refused = bool((known["next.id"] == NONE_FITS).any())
         single["generation_status"] = _generation_status(n_prompt, written, len(data), refused, layout, settings)
     else:
         single["generation_status"] = status
@@ -131,6 +132,7 @@ def _choices(logits: Values, n_prompt: int, wanted: int, sampling: Sampling, lay
     }
     shapes: dict[str, tuple[int, ...]] = dict.fromkeys((*names, "id", "logit", "probability"), ()) | wide
     values = {name: np.full((len(logits), *shape), "", dtype=object) for name, shape in shapes.items()}
+    values["id"] = np.full(layout.room.context, NOT_ASKED, dtype=object)
     dice = throws(sampling.seed)
     for row, line in enumerate(logits):
         needed = n_prompt - 1 <= row < n_prompt + wanted - 1 and row + 1 < layout.room.context
@@ -150,7 +152,7 @@ def _choices(logits: Values, n_prompt: int, wanted: int, sampling: Sampling, lay
             "draw": throw.draw,
             "share": by_slice,
             "largest": [np.sort(line[s])[::-1][:BEST] for s in slices],
-            "id": chosen,
+            "id": chosen if chosen >= 0 else NONE_FITS,
         }
         if sampling.sorts:
             best = candidates(line)
