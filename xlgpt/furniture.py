@@ -1,6 +1,6 @@
 """All of the workbook but its many cells: sheets, titles, labels, styles, names and links, by XlsxWriter.
 
-Where a formula's cells will stand it leaves, in each of their rows, one blank cell of the right style; where weights
+Where a band's formulas will stand it leaves, in each of their rows, one blank cell of the right style; where weights
 will stand it leaves nothing. `workbook.py` puts the cells in.
 """
 
@@ -168,14 +168,14 @@ def _label(plan: Plan, name: str, row: int) -> Any:
 
 
 def _write_cells(worksheet: Any, look: Look, plan: Plan, placed: Placed) -> None:
-    """A blank cell where each row of each formula begins (of a long table, the first); or cells to be filled in."""
+    """A blank cell where each row of the band begins (of a long table, the first); or cells to be filled in."""
     band, cells = placed.band, placed.cells
     style = look.cells[band.format][band.kind]
     if band.is_input:
         write_input(worksheet, look, plan, placed)
-    for formula in plan.formulas[band.name]:
-        for row in range(1 if band.rows == "vocab_size" else formula.cells.height):
-            worksheet.write_blank(formula.cells.row + row, formula.cells.column, None, style)
+    if band.formula:
+        for row in range(1 if band.rows == "vocab_size" else cells.height):
+            worksheet.write_blank(cells.row + row, cells.column, None, style)
     if band.scale:
         low, high = HEAT
         heat = {"type": "2_color_scale", "min_type": "num", "min_value": 0, "max_type": "num", "max_value": 1}

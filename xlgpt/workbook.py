@@ -11,11 +11,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from xml.etree import ElementTree
 
+import numpy as np
+
 from xlgpt.cells import Strings, constant, formula_row
 from xlgpt.compile import Formula
 from xlgpt.furniture import furnish
 from xlgpt.home import HOME, PROMPT
-from xlgpt.layout import PlacedWeight, Range, Sheet
+from xlgpt.layout import PlacedWeight, Range, Sheet, column_letters
 from xlgpt.package import Package, Packed, replacing
 from xlgpt.plan import Plan
 from xlgpt.tables import Table
@@ -30,6 +32,7 @@ BLANK = re.compile(rb'<c r="([A-Z]+\d+)" s="(\d+)"/>')
 ROW = re.compile(rb'<row r="(\d+)"[^>]*>.*?</row>', re.DOTALL)
 STYLED = re.compile(rb'<c r="([A-Z]+)\d+" s="(\d+)"')
 EMPTY_TEXT = re.compile(rb'(<c r="[A-Z]+\d+"(?: s="\d+")?)(><f>[^<]*</f><v></v>)')
+SPANS = re.compile(rb' spans="\d+:\d+"')  # of the cells that XlsxWriter knows of, so not those of the row
 DIMENSION = re.compile(rb'<dimension ref="[^"]*"/>')
 
 
@@ -115,8 +118,8 @@ def _write_parts(package: Package, skeleton: zipfile.ZipFile, names: dict[str, s
         cells += xml.count(b"<c r=") - len(BLANK.findall(xml))
         formulas += xml.count(b"<f>")
         if name in sheets or name in plan.tables:
-            starts = _starts(sheets[name], plan) if name in sheets else {}
-            package.add(part, [_filled(xml, starts, plan.tables.get(name), strings)])
+            lines = _lines(sheets[name], plan) if name in sheets else {}
+            package.add(part, [_filled(xml, lines, plan.tables.get(name), strings)])
         elif name == HOME:
             package.add(part, [_with_prompt(_typed(xml), plan.prompt, strings)])
         elif name not in weights and part != STRINGS:
@@ -152,39 +155,45 @@ def _typed(xml: bytes) -> bytes:
     return EMPTY_TEXT.sub(rb'\1 t="str"\2', xml)
 
 
-Starts = dict[bytes, tuple[Formula, int, Values | None]]  # where a row of a formula's cells begins: its values
+Line = list[tuple[Formula, int, Values | None]]  # the formulas of a band's row, which row of theirs it is, its values
+Lines = dict[bytes, Line]  # by the cell that it begins with
 
 
-def _starts(sheet: Sheet, plan: Plan) -> Starts:
-    """Every place on a sheet where a row of a formula's cells begins."""
-    starts: Starts = {}
+def _lines(sheet: Sheet, plan: Plan) -> Lines:
+    """Every row of formulas' cells on a sheet."""
+    lines: Lines = {}
     for placed in sheet.bands:
-        values = on_sheet(plan.values[placed.band.name], placed) if placed.band.name in plan.values else ()
-        for formula in plan.formulas[placed.band.name]:
-            left = formula.cells.column - placed.cells.column
+        cells, name, letters = placed.cells, placed.band.name, column_letters(placed.cells.column).encode()
+        values = on_sheet(plan.values[name], placed) if name in plan.values else np.empty((0, 0))
+        for formula in plan.formulas[name]:
+            left, width = formula.cells.column - cells.column, formula.cells.width
             for row in range(formula.cells.height):
-                i = formula.cells.row - placed.cells.row + row
-                line = values[i][left : left + formula.cells.width] if i < len(values) else None
-                starts[formula.cells.rows(row, row + 1).first.encode()] = formula, row, line
-    return starts
+                i = formula.cells.row - cells.row + row
+                shown = values[i, left : left + width] if i < len(values) else None
+                lines.setdefault(b"%b%d" % (letters, formula.cells.row + row + 1), []).append((formula, row, shown))
+    return lines
 
 
-def _filled(xml: bytes, starts: Starts, table: Table | None, strings: Strings) -> bytes:
+def _filled(xml: bytes, lines: Lines, table: Table | None, strings: Strings) -> bytes:
     """A sheet with the formulas' cells in place of the blank ones, and with all rows of its long table."""
 
     def fill(blank: re.Match[bytes]) -> bytes:
-        if blank[1] not in starts:  # an input that nobody has filled in
+        if blank[1] not in lines:  # an input that nobody has filled in
             return blank[0]
-        return formula_row(*starts[blank[1]], int(blank[2]))
+        return _cells(lines[blank[1]], int(blank[2]))
 
-    xml = _typed(xml)
+    xml = SPANS.sub(b"", _typed(xml))
     if table:
         first = next(row for row in ROW.finditer(xml) if int(row[1]) == table.row + 1)
-        xml = xml[: first.start()] + b"".join(_table_rows(first[0], table, starts, strings)) + xml[first.end() :]
+        xml = xml[: first.start()] + b"".join(_table_rows(first[0], table, lines, strings)) + xml[first.end() :]
     return BLANK.sub(fill, xml)
 
 
-def _table_rows(first: bytes, table: Table, starts: Starts, strings: Strings) -> Iterator[bytes]:
+def _cells(line: Line, style: int) -> bytes:
+    return b"".join([formula_row(formula, row, values, style) for formula, row, values in line])
+
+
+def _table_rows(first: bytes, table: Table, lines: Lines, strings: Strings) -> Iterator[bytes]:
     """The rows of a long table, in the styles of the blank one that stands for them."""
     styles = [(letters, int(style)) for letters, style in STYLED.findall(first)]
     constants = dict(zip((letters for letters, _ in styles), table.columns, strict=False))
@@ -193,7 +202,7 @@ def _table_rows(first: bytes, table: Table, starts: Starts, strings: Strings) ->
         cells = (
             constant(letters + number, constants[letters][i], style, strings)
             if letters in constants
-            else formula_row(*starts[letters + number], style)
+            else _cells(lines[letters + number], style)
             for letters, style in styles
             if letters not in constants or i < len(constants[letters])
         )
