@@ -17,7 +17,10 @@ PLACEHOLDER = re.compile(r"\{([^{}]+)\}")  # the innermost braces
 REFERENCE = re.compile(r"(?P<name>[^\[\]]+?)(?:\[(?P<index>[^\[\]]+)\])?")
 NEIGHBOUR = re.compile(r"([+-]\d+)(?:, *column(\+1)?)?")  # a row above or below, and perhaps a column of it
 CORNER = re.compile(r"([A-Z]+)(\d+)")
+SIDEWAYS = re.compile(r"\b(column|across|head|part|choice)\b")  # a word that another cell of the row reads differently
 NAMED_CELLS = ("layer_norm_epsilon", "prompt")  # what stands on the home sheet under its own name
+
+Known = dict[tuple[int, str], str]  # what an expression stands for in all cells of a row
 
 
 @dataclass(frozen=True)
@@ -45,8 +48,9 @@ def formulas(layout: Layout, sheet: Sheet, placed: Placed) -> Iterator[Formula]:
     band = placed.band
     if not band.formula:
         return
+    known: Known = {}
     for cells, place in _places(sheet, placed):
-        text = _expand(band.first if band.first and place.row == 0 else band.formula, layout, place)
+        text = _expand(band.first if band.first and place.row == 0 else band.formula, layout, place, known)
         if sheet.stage.switch:
             text = f'IF({sheet.stage.switch}*n_tokens=0,"",{text})'
         if band.rows == "token" and band.guard:
@@ -79,9 +83,20 @@ def head_columns(placed: Placed, row: int, head: int) -> Range:
     return placed.cells.rows(row, row + 1).columns(head * width, head * width + used)
 
 
-def _expand(text: str, layout: Layout, place: _Place) -> str:
+def _expand(text: str, layout: Layout, place: _Place, known: Known) -> str:
+    """The text with every brace resolved; what is the same in all cells of a row is resolved once."""
+
+    def resolve(found: re.Match[str]) -> str:
+        here = place.row, found[1]
+        if here in known:
+            return known[here]
+        resolved = _resolve(found[1], layout, place)
+        if not SIDEWAYS.search(found[1]):
+            known[here] = resolved
+        return resolved
+
     while "{" in text:
-        text = PLACEHOLDER.sub(lambda found: _resolve(found[1], layout, place), text)
+        text = PLACEHOLDER.sub(resolve, text)
     return text
 
 
