@@ -12,6 +12,7 @@ from openpyxl.workbook import Workbook
 from openpyxl.worksheet.formula import ArrayFormula
 
 import xlgpt
+from xlgpt import workbook
 from xlgpt.checkpoint import load
 from xlgpt.layout import Layout, lay_out
 from xlgpt.template import Room
@@ -217,6 +218,14 @@ def test_same_build_same_bytes(tmp_path: Path) -> None:
     for path in (first, second):
         xlgpt.build(path, model="tiny", context=8)
     assert _parts(first) == _parts(second)
+
+
+def test_helpers_write_what_one_process_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    alone, helped = tmp_path / "alone.xlsx", tmp_path / "helped.xlsx"
+    xlgpt.build(alone, model="tiny", context=4, max_bytes=16)
+    monkeypatch.setattr(workbook, "WORTH_IT", 0)
+    xlgpt.build(helped, model="tiny", context=4, max_bytes=16)
+    assert _parts(alone) == _parts(helped)
 
 
 def _parts(path: Path) -> dict[str, bytes]:
