@@ -208,6 +208,7 @@ MUTATIONS = [
     Mutation("residual stream dropped", "Block 1", *edited("blocks.1.resid_post", "+", "*0+")),
     Mutation("row not in use is filled", "Block 0", *edited(B + "resid_pre", "IF($A", "IF(1&lt;&gt;1&amp;$A", 5)),
     Mutation("id one too high", "Argmax", *edited("next_token_id", "-1)", "-0)", 0)),
+    Mutation("layer norms not counted", "Anatomy", *edited("anatomy.numbers", "SUM(anatomy.norms)+", "", 4)),
     Mutation("error value", "LM head", *edited("ln_final.scale", "VARP", "1/0*VARP"), "#DIV/0!"),
     Mutation("unknown function", "LM head", *edited("ln_final.scale", "VARP", "VARQ"), "VARQ"),
     Mutation("unknown name", "Block 0", *edited(B + "attn.q", "W_Q", "W_X"), "W_X"),

@@ -10,10 +10,11 @@ from typing import Any
 import xlsxwriter
 
 from xlgpt.cells import escaped
+from xlgpt.drawings import write_shapes
 from xlgpt.home import HOME, write_home
 from xlgpt.inputs import write_input
 from xlgpt.layout import LABEL_COLUMNS, Placed, PlacedWeight, Sheet, quoted
-from xlgpt.look import ACCENT, HEAT, LINE, MUTED, SERIES, WEIGHTS, Look
+from xlgpt.look import ACCENT, AXIS, HEAT, LINE, MUTED, SERIES, WEIGHTS, Look
 from xlgpt.plan import Plan
 from xlgpt.tables import Table
 
@@ -80,14 +81,13 @@ def _write_top(worksheet: Any, look: Look, title: str, about: str, before: str, 
 
 
 def _write_stage(book: Any, worksheet: Any, look: Look, plan: Plan, sheet: Sheet) -> None:
-    width = 12 if any(placed.band.table for placed in sheet.bands) else 10
-    worksheet.set_column(3, max(placed.cells.column + placed.cells.width for placed in sheet.bands), width)
+    worksheet.set_column(3, max(placed.cells.column + placed.cells.width for placed in sheet.bands), _width(sheet))
     wide = [p.cells.width for group in sheet.groups for p in group if p.cells.width > 1 and not group[0].band.table]
     for column in range(max(wide, default=0)):
         worksheet.write_number(FROZEN_ROWS - 1, LABEL_COLUMNS + column, column, look.column_title)
     for group in sheet.groups:
         if group[0].band.table:
-            _write_tables(worksheet, look, plan, group)
+            _write_tables(worksheet, look, plan, sheet, group)
             continue
         for placed in group:
             _write_titles(worksheet, look, placed)
@@ -96,19 +96,32 @@ def _write_stage(book: Any, worksheet: Any, look: Look, plan: Plan, sheet: Sheet
         if all(placed.cells.column > 1 for placed in group):
             _write_labels(worksheet, look, plan, group[0])
     _write_charts(book, worksheet, plan, sheet)
+    write_shapes(worksheet, plan, sheet)
 
 
-def _write_tables(worksheet: Any, look: Look, plan: Plan, group: tuple[Placed, ...]) -> None:
+def _width(sheet: Sheet) -> int:
+    """How wide its columns are, behind those that stay in sight."""
+    return sheet.stage.width or (12 if any(placed.band.table for placed in sheet.bands) else 10)
+
+
+def _sentence_height(placed: Placed, sheet: Sheet) -> int:
+    """Points that a column's sentence takes, broken into lines: about 1.7 letters of size 8 to a unit of width."""
+    if placed.cells.width > 1:
+        return 15
+    return 4 + 11 * (1 + int(len(placed.band.about) / (1.5 * _width(sheet))))
+
+
+def _write_tables(worksheet: Any, look: Look, plan: Plan, sheet: Sheet, group: tuple[Placed, ...]) -> None:
     """Columns side by side: above each its title, its name, a sentence, and what it starts from."""
     top = group[0].top
-    worksheet.set_row(top + 3, 118 if group[0].cells.height > 1 else 66)
+    worksheet.set_row(top + 3, max(_sentence_height(placed, sheet) for placed in group))
     for placed in group:
         band, cells = placed.band, placed.cells
         if band.table:
             worksheet.write_string(top, cells.column, band.table, look.heading["activation"])
-            if band.rows != "token" and cells.height > 1:
+            if band.rows != "token" and cells.height > 1 and cells.column > 1:
                 for i in range(cells.height):
-                    worksheet.write_number(cells.row + i, cells.column - 1, i + 1, look.place)
+                    _write_number(worksheet, look, placed, i, cells.column - 1)
         worksheet.write_string(top + 1, cells.column, band.title, look.over)
         worksheet.write_string(top + 2, cells.column, band.name, look.small)
         worksheet.write_string(top + 3, cells.column, band.about, look.sentence if cells.width == 1 else look.note_top)
@@ -157,7 +170,15 @@ def _write_labels(worksheet: Any, look: Look, plan: Plan, placed: Placed) -> Non
                 source = plan.layout.names[name].rows(i, i + 1).seen_from(placed.cells.sheet)
                 worksheet.write_formula(row, column, f"={source}", style, _label(plan, name, i))
         elif placed.cells.height > 1:
-            worksheet.write_number(row, 0, i + 1, look.place)
+            _write_number(worksheet, look, placed, i, 0)
+
+
+def _write_number(worksheet: Any, look: Look, placed: Placed, i: int, column: int) -> None:
+    """What a row that belongs to no token is called: its number from 1, or its block."""
+    if placed.band.rows == "n_layer":
+        worksheet.write_string(placed.cells.row + i, column, f"block {i}", look.label)
+    else:
+        worksheet.write_number(placed.cells.row + i, column, i + 1, look.place)
 
 
 def _label(plan: Plan, name: str, row: int) -> Any:
@@ -188,7 +209,7 @@ def _write_cells(worksheet: Any, look: Look, plan: Plan, placed: Placed) -> None
 def _write_charts(book: Any, worksheet: Any, plan: Plan, sheet: Sheet) -> None:
     names = plan.layout.names
     for item in sheet.stage.charts:
-        chart = book.add_chart({"type": item.type})
+        chart = book.add_chart({"type": item.type} | ({"subtype": "stacked"} if item.stacked else {}))
         for name, colour in zip(item.values, SERIES, strict=False):
             chart.add_series(
                 {
@@ -202,7 +223,13 @@ def _write_charts(book: Any, worksheet: Any, plan: Plan, sheet: Sheet) -> None:
         chart.set_title({"name": item.title, "name_font": {"size": 12, "bold": False, "color": MUTED}})
         chart.set_legend({"none": len(item.values) == 1, "position": "bottom"})
         chart.set_chartarea({"border": {"none": True}})
-        chart.set_y_axis({"major_gridlines": {"visible": True, "line": {"color": LINE}}, "line": {"none": True}})
+        grid = {"major_gridlines": {"visible": True, "line": {"color": LINE}}, "line": {"none": True}}
+        values = grid | {"num_format": AXIS.get(plan.layout.bands[item.values[0]].band.format, "General")}
+        if item.type == "bar":  # from the top, as the cells are
+            chart.set_y_axis({"reverse": True, "crossing": "max", "major_gridlines": {"visible": False}})
+            chart.set_x_axis(values)
+        else:
+            chart.set_y_axis(values)
         chart.set_size({"width": item.size[0], "height": item.size[1]})
         worksheet.insert_chart(item.at, chart, {"description": item.title})
 

@@ -7,6 +7,7 @@ FILL = {"input": "#FFF4CC", "activation": "#E8F1FB", "weight": "#FCEBDD", "answe
 ACCENT = {"input": "#B7791F", "activation": "#2563A8", "weight": "#C05621", "answer": "#237A4B"}
 PIECES = ("#FFE8B8", "#D6E9FA", "#DDF3E4", "#F5DDE8", "#E6E0F5")  # tokens side by side
 SERIES = ("#2563A8", "#C05621", "#237A4B", "#7A4FA3", "#B7791F", "#3B8EA5")  # of a chart
+AXIS = {"count": "#,##0", "share": "0%"}  # how a chart's axis shows the values of such a band
 HEAT = ("#FFFFFF", "#5B9BD5")  # attention patterns, from 0 to 1
 WEIGHTS = ("#E8A77C", "#FDF6F0", "#9CC8AC")  # weights, from negative over 0 to positive
 
@@ -33,11 +34,13 @@ class Look:
         self.number = {kind: self._cell(kind, num_format="0.000") for kind in FILL}
         self.whole = {kind: self._cell(kind, num_format="0;;0") for kind in FILL}
         self.text = {kind: self._cell(kind, num_format=";;;@", indent=1) for kind in FILL}
+        self.count = {kind: self._cell(kind, num_format="#,##0") for kind in FILL}
         self.share = {kind: self._cell(kind, num_format="0.0%") for kind in FILL}
 
         self.cells = {
             "number": self.number,
             "whole": self.whole,
+            "count": self.count,
             "id": self.whole,
             "text": self.text,
             "share": self.share,

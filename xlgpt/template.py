@@ -28,11 +28,12 @@ class Band:
     per: Literal["row", "head", "cell", "band"] = "row"
     table: str = ""
     column: str = ""
+    above: int = 0
     beside: bool = False
     shrinks: bool = False
     apart: bool = False
     varies: bool = False
-    format: Literal["number", "whole", "id", "text", "share"] = "number"
+    format: Literal["number", "whole", "count", "id", "text", "share"] = "number"
     kind: Kind = "activation"
     default: float | str | None = None
     list: str | tuple[float | str, ...] = ()
@@ -87,13 +88,27 @@ class Chart:
     categories: str
     values: tuple[str, ...]
     size: tuple[int, int] = (640, 300)
+    stacked: bool = False
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A box with words in it, or without a kind the words alone; `box`: left, top, width and height in pixels.
+
+    It is placed from the cell under the rows that stay in sight; {n_embd} in its words is that number.
+    """
+
+    text: str
+    box: tuple[int, int, int, int]
+    kind: Kind | Literal["weight", "frame", ""] = ""
+    font: int = 10
 
 
 @dataclass(frozen=True)
 class Stage:
     """One sheet, or with `layer` one of several: of the forward pass, or, with `optional`, of a look inside.
 
-    switch: the input that must not be 0 for its formulas to be calculated.
+    switch: the input that must not be 0 for its formulas to be calculated. width: of its columns, in letters.
     """
 
     sheet: str
@@ -105,8 +120,10 @@ class Stage:
     choices: dict[str, dict[str, str]]
     each: dict[str, dict[str, str]]
     charts: tuple[Chart, ...] = ()
+    shapes: tuple[Shape, ...] = ()
     optional: str = ""
     switch: str = ""
+    width: int = 0
     layer: int = 0
 
 
@@ -153,8 +170,10 @@ def _stages(path: Path, config: GPT2Config) -> Iterator[Stage]:
             choices=raw.get("choice", {}),
             each=raw.get("each", {}),
             charts=tuple(_record(Chart, chart, fill, path) for chart in raw.get("chart", [])),
+            shapes=tuple(_record(Shape, shape, fill, path) for shape in raw.get("shape", [])),
             optional=raw.get("optional", ""),
             switch=raw.get("switch", ""),
+            width=raw.get("width", 0),
             layer=layer,
         )
 
@@ -197,7 +216,7 @@ def size(dimension: Dimension, config: GPT2Config, context: int = 0, max_bytes: 
     return int(factor or 1) * value
 
 
-Record = TypeVar("Record", Band, Chart, Slice, Weight)
+Record = TypeVar("Record", Band, Chart, Shape, Slice, Weight)
 
 
 def _record(kind: type[Record], raw: dict[str, Any], fill: Callable[[str], str], path: Path) -> Record:

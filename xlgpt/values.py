@@ -36,7 +36,7 @@ def expected(prompt: str, model: Model, layout: Layout, settings: Settings) -> d
     }
     values |= settings.cells
     if not ids:
-        return values | _switched_off(layout, list(layout.sheets))
+        return values | look_inside(Thought(model, layout, settings, (), {}))
     seen: dict[str, Values] = dict(reference.forward(ids, model.weights, model.config))
     thought = Thought(model, layout, settings, tuple(ids), seen)
     logits = seen["logits"][-1]
@@ -50,19 +50,19 @@ def expected(prompt: str, model: Model, layout: Layout, settings: Settings) -> d
 
 
 def look_inside(thought: Thought) -> dict[str, Values]:
-    """What the optional sheets show; nothing where they are switched off."""
+    """What the optional sheets show; nothing where they are switched off, or have a switch and no token to look at."""
     found: dict[str, Values] = {}
     for sheet in thought.layout.sheets:
-        if sheet.stage.switch and not thought.settings.number(sheet.stage.switch):
-            found |= _switched_off(thought.layout, [sheet])
+        if sheet.stage.switch and not (thought.ids and thought.settings.number(sheet.stage.switch)):
+            found |= _switched_off(sheet)
         elif sheet.stage.optional:
             found |= VIEWS[sheet.stage.optional](thought)
     return found
 
 
-def _switched_off(layout: Layout, sheets: Sequence[Sheet]) -> dict[str, Values]:
-    """The empty cells of sheets that may be switched off."""
-    bands = (placed for sheet in sheets if sheet.stage.switch for placed in sheet.bands if not placed.band.is_input)
+def _switched_off(sheet: Sheet) -> dict[str, Values]:
+    """Its empty cells."""
+    bands = (placed for placed in sheet.bands if not placed.band.is_input)
     return {placed.band.name: np.full(placed.dims, "", dtype=object) for placed in bands}
 
 

@@ -19,3 +19,9 @@ class Thought:
     settings: Settings
     ids: tuple[int, ...]
     seen: dict[str, NDArray[Any]]
+
+    def token(self, name: str) -> int:
+        """The position that an input band chooses: the last where it is empty, the nearest that there is otherwise."""
+        chosen = self.settings.cells[name][0, 0]
+        last = len(self.ids) - 1
+        return last if isinstance(chosen, str) else max(0, min(int(chosen // 1), last))
