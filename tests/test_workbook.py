@@ -49,6 +49,7 @@ def test_sheets_in_the_order_of_the_forward_pass(book: Workbook) -> None:
         *blocks,
         "LM head",
         "Argmax",
+        *optional_sheets().values(),
         *tables,
         *weights,
     ]

@@ -5,8 +5,9 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from xlgpt.inside.lens import lens
 from xlgpt.inside.thought import Thought
 
 __all__ = ["VIEWS", "Thought"]
 
-VIEWS: dict[str, Callable[[Thought], dict[str, NDArray[Any]]]] = {}
+VIEWS: dict[str, Callable[[Thought], dict[str, NDArray[Any]]]] = {"lens": lens}
