@@ -60,6 +60,9 @@ def _places(sheet: Sheet, placed: Placed) -> Iterator[tuple[Range, _Place]]:
     if placed.band.per == "band":
         yield cells, _Place(placed, stage, 0)
         return
+    if placed.band.per == "column":
+        yield from ((cells.columns(i, i + 1), _Place(placed, stage, 0, i)) for i in range(cells.width))
+        return
     for row in range(cells.height):
         line = cells.rows(row, row + 1)
         if placed.band.per == "row":
@@ -88,6 +91,8 @@ def _expand(text: str, layout: Layout, place: _Place) -> str:
 def _resolve(expression: str, layout: Layout, place: _Place) -> str:
     if expression.startswith("choice."):
         return _choose(expression.removeprefix("choice."), layout, place)
+    if expression.startswith("text."):
+        return place.stage.texts[expression.removeprefix("text.")]
     if expression.startswith("each."):
         return _list(place.stage.each[expression.removeprefix("each.")], layout)
     if expression in NAMED_CELLS:
@@ -108,7 +113,7 @@ def _resolve(expression: str, layout: Layout, place: _Place) -> str:
     target = layout.bands[name]
     if index:
         cells = _index(index, target, place)
-    elif target.band.rows == place.placed.band.rows and target.dims[0] > 1 and place.placed.band.per != "band":
+    elif target.band.rows == place.placed.band.rows and target.dims[0] > 1 and place.placed.band.goes_by_row:
         cells = target.cells.rows(place.row, place.row + 1)
     else:
         return name
@@ -141,6 +146,8 @@ def _number(key: str, layout: Layout, place: _Place) -> object:
             return place.row
         case "across":
             return place.column
+        case "across-1":
+            return place.column - 1
         case "context":
             return layout.room.context
         case "max_bytes":

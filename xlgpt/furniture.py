@@ -13,8 +13,8 @@ from xlgpt.cells import escaped
 from xlgpt.drawings import write_shapes
 from xlgpt.home import HOME, write_home
 from xlgpt.inputs import write_input
-from xlgpt.layout import LABEL_COLUMNS, Placed, PlacedWeight, Sheet, quoted
-from xlgpt.look import ACCENT, AXIS, HEAT, LINE, MUTED, SERIES, WEIGHTS, Look
+from xlgpt.layout import LABEL_COLUMNS, Placed, PlacedWeight, Range, Sheet, quoted
+from xlgpt.look import ACCENT, AXIS, HEAT, LINE, MUTED, SERIES, SHADES, WEIGHTS, Look, shade
 from xlgpt.plan import Plan
 from xlgpt.tables import Table
 
@@ -81,9 +81,9 @@ def _write_top(worksheet: Any, look: Look, title: str, about: str, before: str, 
 
 
 def _write_stage(book: Any, worksheet: Any, look: Look, plan: Plan, sheet: Sheet) -> None:
-    worksheet.set_column(3, max(placed.cells.column + placed.cells.width for placed in sheet.bands), _width(sheet))
-    wide = [p.cells.width for group in sheet.groups for p in group if p.cells.width > 1 and not group[0].band.table]
-    for column in range(max(wide, default=0)):
+    last = max(placed.cells.column + placed.cells.width for placed in sheet.bands)
+    worksheet.set_column(3, last, _letters(sheet))
+    for column in range(0 if sheet.stage.columns else _width(sheet)):
         worksheet.write_number(FROZEN_ROWS - 1, LABEL_COLUMNS + column, column, look.column_title)
     for group in sheet.groups:
         if group[0].band.table:
@@ -91,7 +91,7 @@ def _write_stage(book: Any, worksheet: Any, look: Look, plan: Plan, sheet: Sheet
             continue
         for placed in group:
             _write_titles(worksheet, look, placed)
-            _write_column_titles(worksheet, look, plan, placed)
+            _write_column_titles(worksheet, look, plan, placed, sheet.stage.columns)
             _write_cells(worksheet, look, plan, placed)
         if all(placed.cells.column > 1 for placed in group):
             _write_labels(worksheet, look, plan, group[0])
@@ -100,15 +100,21 @@ def _write_stage(book: Any, worksheet: Any, look: Look, plan: Plan, sheet: Sheet
 
 
 def _width(sheet: Sheet) -> int:
+    """How many columns of bands there are, tables apart."""
+    wide = [p.cells.width for group in sheet.groups for p in group if p.cells.width > 1 and not group[0].band.table]
+    return max(wide, default=0)
+
+
+def _letters(sheet: Sheet) -> int:
     """How wide its columns are, behind those that stay in sight."""
     return sheet.stage.width or (12 if any(placed.band.table for placed in sheet.bands) else 10)
 
 
 def _sentence_height(placed: Placed, sheet: Sheet) -> int:
-    """Points that a column's sentence takes, broken into lines: about 1.7 letters of size 8 to a unit of width."""
+    """Points that a column's sentence takes, broken into lines: about 1.5 letters of size 8 to a unit of width."""
     if placed.cells.width > 1:
         return 15
-    return 4 + 11 * (1 + int(len(placed.band.about) / (1.5 * _width(sheet))))
+    return 4 + 11 * (1 + int(len(placed.band.about) / (1.5 * _letters(sheet))))
 
 
 def _write_tables(worksheet: Any, look: Look, plan: Plan, sheet: Sheet, group: tuple[Placed, ...]) -> None:
@@ -140,10 +146,14 @@ def _write_titles(worksheet: Any, look: Look, placed: Placed) -> None:
     worksheet.write_string(placed.top + 1, 0, band.about, look.note)
 
 
-def _write_column_titles(worksheet: Any, look: Look, plan: Plan, placed: Placed) -> None:
+def _write_column_titles(worksheet: Any, look: Look, plan: Plan, placed: Placed, columns: tuple[str, ...] = ()) -> None:
     row, cells = placed.cells.row - 1, placed.cells
     if len(placed.dims) == 1:
         worksheet.write_string(row, cells.column, placed.band.title, look.column_title)
+    if len(placed.dims) == 2 and columns:
+        for i in range(cells.width):
+            text = columns[min(i, len(columns) - 1)].replace("{i}", str(i - len(columns) + 1))
+            worksheet.write_string(row, cells.column + i, text, look.column_title)
     if len(placed.dims) < 3:
         return
     _, heads, width = placed.dims
@@ -204,34 +214,53 @@ def _write_cells(worksheet: Any, look: Look, plan: Plan, placed: Placed) -> None
         worksheet.conditional_format(
             cells.row, cells.column, bottom, right, heat | {"min_color": low, "max_color": high}
         )
+    if band.shade:
+        _write_shades(worksheet, look, cells, plan.layout.names[band.shade])
+
+
+def _write_shades(worksheet: Any, look: Look, cells: Range, shares: Range) -> None:
+    """Colour each cell by what the cell at its place in another band shows, from 0 to 1."""
+    corners = (cells.row, cells.column, cells.row + cells.height - 1, cells.column + cells.width - 1)
+    for step in range(SHADES, 0, -1):
+        least = (step - 0.5) / SHADES
+        rule = {"type": "formula", "criteria": f"=N({shares.first})>={least}", "stop_if_true": True}
+        worksheet.conditional_format(*corners, rule | {"format": look.format(bg_color=shade(step / SHADES))})
 
 
 def _write_charts(book: Any, worksheet: Any, plan: Plan, sheet: Sheet) -> None:
     names = plan.layout.names
+    heights: dict[str, int] = {}  # of the charts that stand beside a band already
     for item in sheet.stage.charts:
         chart = book.add_chart({"type": item.type} | ({"subtype": "stacked"} if item.stacked else {}))
-        for name, colour in zip(item.values, SERIES, strict=False):
+        values = [plan.layout.bands[name] for name in item.values]
+        titles = values[0].cells.rows(-1, 0)
+        for placed, colour in zip(values, SERIES, strict=False):
             chart.add_series(
                 {
-                    "name": plan.layout.bands[name].band.title,
-                    "categories": f"={names[item.categories].absolute}",
-                    "values": f"={names[name].absolute}",
+                    "name": placed.band.title,
+                    "categories": f"={names.get(item.categories, titles).absolute}",
+                    "values": f"={placed.cells.absolute}",
                     "fill": {"color": colour},
                     "line": {"color": colour},
+                    "marker": {"type": "circle" if item.type == "line" else "automatic"},
                 }
             )
         chart.set_title({"name": item.title, "name_font": {"size": 12, "bold": False, "color": MUTED}})
         chart.set_legend({"none": len(item.values) == 1, "position": "bottom"})
         chart.set_chartarea({"border": {"none": True}})
-        grid = {"major_gridlines": {"visible": True, "line": {"color": LINE}}, "line": {"none": True}}
-        values = grid | {"num_format": AXIS.get(plan.layout.bands[item.values[0]].band.format, "General")}
+        grid: dict[str, Any] = {"major_gridlines": {"visible": True, "line": {"color": LINE}}, "line": {"none": True}}
+        axis = grid | AXIS.get(values[0].band.format, {}) | ({"log_base": 10, "min": 1} if item.log else {})
         if item.type == "bar":  # from the top, as the cells are
             chart.set_y_axis({"reverse": True, "crossing": "max", "major_gridlines": {"visible": False}})
-            chart.set_x_axis(values)
+            chart.set_x_axis(axis)
         else:
-            chart.set_y_axis(values)
+            chart.set_y_axis(axis)
         chart.set_size({"width": item.size[0], "height": item.size[1]})
-        worksheet.insert_chart(item.at, chart, {"description": item.title})
+        above = heights.get(item.at, 0)
+        heights[item.at] = above + item.size[1] + 8
+        beside = plan.layout.bands.get(item.at)
+        at = Range(sheet.name, beside.top, LABEL_COLUMNS + _width(sheet) + 1).first if beside else item.at
+        worksheet.insert_chart(at, chart, {"description": item.title, "y_offset": above})
 
 
 def _write_vocabulary(worksheet: Any, look: Look, plan: Plan, before: str, after: str) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xlgpt.layout import Layout, Placed
+from xlgpt.template import Band
 
 Cells = NDArray[Any]
 
@@ -24,8 +25,9 @@ class Settings:
         return float(value) if value != "" else 0.0
 
     def text(self, name: str) -> str:
-        """The text in the one cell of a band."""
-        return str(self.cells[name][0, 0])
+        """What a formula takes the one cell of a band for, where it wants a text."""
+        value = self.cells[name][0, 0]
+        return f"{value:.10g}" if isinstance(value, int | float) else str(value)
 
     def numbers(self, name: str) -> NDArray[np.float64]:
         """All cells of a band, [rows, columns]."""
@@ -49,7 +51,13 @@ def defaults(layout: Layout, is_large: bool) -> Settings:
     switches = {sheet.stage.switch for sheet in layout.sheets}
     cells = {}
     for placed in input_bands(layout):
-        off = is_large and placed.band.name in switches
-        default = 0 if off else "" if placed.band.default is None else placed.band.default
+        default = _default(placed.band, switches, is_large)
         cells[placed.band.name] = np.full((placed.cells.height, placed.cells.width), default, dtype=object)
     return Settings(cells)
+
+
+def _default(band: Band, switches: set[str], is_large: bool) -> float | str:
+    if is_large and band.name in switches:
+        return 0
+    default = band.large if is_large and band.large is not None else band.default
+    return "" if default is None else default

@@ -25,7 +25,7 @@ class Band:
     formula: str = ""
     first: str = ""
     start: int | None = None
-    per: Literal["row", "head", "cell", "band"] = "row"
+    per: Literal["row", "head", "cell", "column", "band"] = "row"
     table: str = ""
     column: str = ""
     above: int = 0
@@ -36,10 +36,12 @@ class Band:
     format: Literal["number", "whole", "count", "id", "text", "share"] = "number"
     kind: Kind = "activation"
     default: float | str | None = None
+    large: float | str | None = None
     list: str | tuple[float | str, ...] = ()
     at: str = ""
     array: bool = False
     scale: bool = False
+    shade: str = ""
     guard: bool = True
 
     @property
@@ -51,6 +53,11 @@ class Band:
     def is_input(self) -> bool:
         """Whether a person fills it in."""
         return not self.formula
+
+    @property
+    def goes_by_row(self) -> bool:
+        """Whether each of its formulas fills cells of one row only."""
+        return self.per not in ("band", "column")
 
     @property
     def is_array(self) -> bool:
@@ -80,14 +87,19 @@ class Weight:
 
 @dataclass(frozen=True)
 class Chart:
-    """A chart of some bands, each a series; `at` is the cell under its top left corner."""
+    """A chart of some bands, each a series.
+
+    at: the cell under its top left corner, or the band whose right neighbour it is; of several there, each stands
+    below the one before. categories: a band, or nothing for the titles of the columns. log: powers of ten upwards.
+    """
 
     title: str
     at: str
     type: Literal["bar", "column", "line"]
-    categories: str
     values: tuple[str, ...]
+    categories: str = ""
     size: tuple[int, int] = (640, 300)
+    log: bool = False
     stacked: bool = False
 
 
@@ -108,7 +120,8 @@ class Shape:
 class Stage:
     """One sheet, or with `layer` one of several: of the forward pass, or, with `optional`, of a look inside.
 
-    switch: the input that must not be 0 for its formulas to be calculated. width: of its columns, in letters.
+    switch: the input that must not be 0 for its formulas to be calculated. columns: what stands above the columns,
+    instead of numbers; the last of them again and again, with {i} counting from 0. width: of its columns, in letters.
     """
 
     sheet: str
@@ -119,11 +132,13 @@ class Stage:
     slices: tuple[Slice, ...]
     choices: dict[str, dict[str, str]]
     each: dict[str, dict[str, str]]
+    texts: dict[str, str]
     charts: tuple[Chart, ...] = ()
     shapes: tuple[Shape, ...] = ()
     optional: str = ""
     switch: str = ""
     width: int = 0
+    columns: tuple[str, ...] = ()
     layer: int = 0
 
 
@@ -169,11 +184,13 @@ def _stages(path: Path, config: GPT2Config) -> Iterator[Stage]:
             slices=tuple(_record(Slice, part, fill, path) for part in raw.get("slice", [])),
             choices=raw.get("choice", {}),
             each=raw.get("each", {}),
+            texts=raw.get("text", {}),
             charts=tuple(_record(Chart, chart, fill, path) for chart in raw.get("chart", [])),
             shapes=tuple(_record(Shape, shape, fill, path) for shape in raw.get("shape", [])),
             optional=raw.get("optional", ""),
             switch=raw.get("switch", ""),
             width=raw.get("width", 0),
+            columns=tuple(raw.get("columns", [])),
             layer=layer,
         )
 
@@ -208,12 +225,12 @@ def size(dimension: Dimension, config: GPT2Config, context: int = 0, max_bytes: 
     """How many rows or columns a dimension stands for. Raises TemplateError."""
     if isinstance(dimension, int):
         return dimension
-    factor, _, name = dimension.rpartition("*")
+    factor, _, name = dimension.removesuffix("+1").rpartition("*")
     known = {"token": context, "key": context, "d_head": config.d_head} | dict.fromkeys(OF_BYTES, max_bytes)
     value = known.get(name, getattr(config, name, None))
     if not isinstance(value, int):
         raise TemplateError(f"A template has the dimension {dimension!r}, which no configuration gives.")
-    return int(factor or 1) * value
+    return int(factor or 1) * value + dimension.endswith("+1")
 
 
 Record = TypeVar("Record", Band, Chart, Shape, Slice, Weight)

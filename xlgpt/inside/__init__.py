@@ -6,10 +6,12 @@ from typing import Any
 from numpy.typing import NDArray
 
 from xlgpt.inside.anatomy import anatomy
+from xlgpt.inside.lens import lens
 from xlgpt.inside.thought import Thought
 
 __all__ = ["VIEWS", "Thought"]
 
 VIEWS: dict[str, Callable[[Thought], dict[str, NDArray[Any]]]] = {
     "anatomy": anatomy,
+    "lens": lens,
 }
