@@ -68,11 +68,18 @@ def _places(sheet: Sheet, placed: Placed) -> Iterator[tuple[Range, _Place]]:
         if placed.band.per == "row":
             yield line, _Place(placed, stage, row)
         elif placed.band.per == "cell":
-            for column in range(cells.width - row if placed.band.shrinks else cells.width):
+            for column in range(_used(placed, row)):
                 yield line.columns(column, column + 1), _Place(placed, stage, row, column)
         else:
             for head in range(placed.dims[1]):
                 yield head_columns(placed, row, head), _Place(placed, stage, row, head=head)
+
+
+def _used(placed: Placed, row: int) -> int:
+    """How many cells of a row there are: a pattern has none for later tokens, and some bands shrink downwards."""
+    if placed.band.shape[-1] == "key":
+        return row + 1
+    return placed.cells.width - row if placed.band.shrinks else placed.cells.width
 
 
 def head_columns(placed: Placed, row: int, head: int) -> Range:
@@ -187,6 +194,9 @@ def _index(index: str, target: Placed, place: _Place) -> Range:
         case [":token", "head"]:
             width = target.dims[2]
             return cells.rows(0, place.row + 1).columns(place.head * width, (place.head + 1) * width)
+        case [":", "across"]:
+            width = target.dims[-1]
+            return cells.columns(place.column * width, (place.column + 1) * width)
         case [":", "column"]:
             return cells.columns(place.column, place.column + 1)
         case ["column"]:

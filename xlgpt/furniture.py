@@ -19,6 +19,7 @@ from xlgpt.plan import Plan
 from xlgpt.tables import Table
 
 FROZEN_ROWS = 4
+TITLED = ("key", "token", "n_head")  # what a column is for, said above it
 UNITS = {"token": " tokens", "key": " tokens looked at", "n_head": " heads", "vocab_size": " tokens"}
 
 
@@ -83,7 +84,7 @@ def _write_top(worksheet: Any, look: Look, title: str, about: str, before: str, 
 def _write_stage(book: Any, worksheet: Any, look: Look, plan: Plan, sheet: Sheet) -> None:
     last = max(placed.cells.column + placed.cells.width for placed in sheet.bands)
     worksheet.set_column(3, last, _letters(sheet))
-    for column in range(0 if sheet.stage.columns else _width(sheet)):
+    for column in range(0 if _has_titles(sheet) else _width(sheet)):
         worksheet.write_number(FROZEN_ROWS - 1, LABEL_COLUMNS + column, column, look.column_title)
     for group in sheet.groups:
         if group[0].band.table:
@@ -103,6 +104,12 @@ def _width(sheet: Sheet) -> int:
     """How many columns of bands there are, tables apart."""
     wide = [p.cells.width for group in sheet.groups for p in group if p.cells.width > 1 and not group[0].band.table]
     return max(wide, default=0)
+
+
+def _has_titles(sheet: Sheet) -> bool:
+    """Whether its columns have titles of their own, so that none need be numbered."""
+    wide = {placed.band.shape[1:] for placed in sheet.bands if placed.cells.width > 1}
+    return bool(sheet.stage.columns) or all(len(shape) == 1 and shape[0] in TITLED for shape in wide)
 
 
 def _letters(sheet: Sheet) -> int:
@@ -154,6 +161,9 @@ def _write_column_titles(worksheet: Any, look: Look, plan: Plan, placed: Placed,
         for i in range(cells.width):
             text = columns[min(i, len(columns) - 1)].replace("{i}", str(i - len(columns) + 1))
             worksheet.write_string(row, cells.column + i, text, look.column_title)
+    if len(placed.dims) == 2 and placed.band.shape[1] in TITLED:
+        for i in range(placed.dims[1]):
+            _write_column_title(worksheet, look, plan, placed, i)
     if len(placed.dims) < 3:
         return
     _, heads, width = placed.dims
@@ -166,6 +176,16 @@ def _write_column_titles(worksheet: Any, look: Look, plan: Plan, placed: Placed,
                 worksheet.write_formula(row, first + i, f"=$B${cells.row + i + 1}", look.key_title, label)
             else:
                 worksheet.write_number(row, first + i, i, look.column_title)
+
+
+def _write_column_title(worksheet: Any, look: Look, plan: Plan, placed: Placed, i: int) -> None:
+    """A token, or a head."""
+    row, column = placed.cells.row - 1, placed.cells.column + i
+    if placed.band.shape[1] == "n_head":
+        worksheet.write_string(row, column, f"head {i}", look.column_title)
+    else:
+        cell = plan.layout.names["tokens"].rows(i, i + 1).seen_from(placed.cells.sheet)
+        worksheet.write_formula(row, column, f"={cell}", look.key_title, _label(plan, "tokens", i))
 
 
 def _write_labels(worksheet: Any, look: Look, plan: Plan, placed: Placed) -> None:

@@ -3,8 +3,8 @@
 from typing import Any
 
 INK, MUTED, LINE = "#1F2933", "#6B7785", "#D5DBE1"
-FILL = {"input": "#FFF4CC", "activation": "#E8F1FB", "weight": "#FCEBDD", "answer": "#DDF3E4"}
-ACCENT = {"input": "#B7791F", "activation": "#2563A8", "weight": "#C05621", "answer": "#237A4B"}
+FILL = {"input": "#FFF4CC", "activation": "#E8F1FB", "weight": "#FCEBDD", "answer": "#DDF3E4", "plain": "#FFFFFF"}
+ACCENT = {"input": "#B7791F", "activation": "#2563A8", "weight": "#C05621", "answer": "#237A4B", "plain": "#2563A8"}
 PIECES = ("#FFE8B8", "#D6E9FA", "#DDF3E4", "#F5DDE8", "#E6E0F5")  # tokens side by side
 SERIES = ("#2563A8", "#C05621", "#237A4B", "#7A4FA3", "#B7791F", "#3B8EA5")  # of a chart
 AXIS: dict[str, dict[str, Any]] = {  # how a chart's axis shows the values of a band of that format

@@ -24,6 +24,14 @@ class Settings:
         value = self.cells[name][0, 0]
         return float(value) if value != "" else 0.0
 
+    def is_number(self, name: str) -> bool:
+        """Whether a number stands in the one cell of a band."""
+        return isinstance(self.cells[name][0, 0], int | float)
+
+    def counted(self, name: str) -> float:
+        """What N() makes of the one cell of a band: a text counts as 0."""
+        return self.number(name) if self.is_number(name) else 0.0
+
     def text(self, name: str) -> str:
         """What a formula takes the one cell of a band for, where it wants a text."""
         value = self.cells[name][0, 0]

@@ -11,7 +11,7 @@ from xlgpt.config import GPT2Config
 from xlgpt.errors import TemplateError
 
 Dimension = str | int
-Kind = Literal["activation", "input", "answer"]
+Kind = Literal["activation", "input", "answer", "plain"]
 
 
 @dataclass(frozen=True)

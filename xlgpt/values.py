@@ -89,9 +89,9 @@ def _by_token(name: str, value: Values) -> Values:
 
 def on_sheet(values: Values, placed: Placed) -> Values:
     """A band's values as they stand in its cells: [rows in use, columns]. Cells without a number hold NaN."""
-    missing = placed.dims[-1] - values.shape[-1] if len(placed.dims) == 3 else 0
+    missing = placed.dims[-1] - values.shape[-1] if placed.band.shape[-1] == "key" else 0
     if missing:  # a column per key, and fewer tokens than the context has rows
-        values = np.pad(values, ((0, 0), (0, 0), (0, missing)), constant_values=np.nan)
+        values = np.pad(values, [(0, 0)] * (values.ndim - 1) + [(0, missing)], constant_values=np.nan)
     return values.reshape(len(values), -1)
 
 

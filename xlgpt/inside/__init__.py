@@ -6,6 +6,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from xlgpt.inside.anatomy import anatomy
+from xlgpt.inside.attention import attention
 from xlgpt.inside.lens import lens
 from xlgpt.inside.thought import Thought
 
@@ -13,5 +14,6 @@ __all__ = ["VIEWS", "Thought"]
 
 VIEWS: dict[str, Callable[[Thought], dict[str, NDArray[Any]]]] = {
     "anatomy": anatomy,
+    "attention": attention,
     "lens": lens,
 }
