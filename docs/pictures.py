@@ -47,6 +47,7 @@ _, _, soffice, profile, book, pictures = sys.argv
 for picture in json.loads(pictures):
     office = Office(soffice, profile, "pictures" + picture["file"].replace(".", ""), 60)
     office.open(book)
+    office.document.calculateAll()
     sheets = office.document.Sheets
     for name in sheets.ElementNames:
         sheet = sheets.getByName(name)
@@ -80,6 +81,7 @@ def pictures(layout: Layout) -> list[Picture]:
         Picture("block.png", "Block 0", f"A{pattern.row - 4}:AA{pattern.row + 24}"),
         Picture("weights.png", "h.0", "A1:N30"),
         Picture("anatomy.png", "Anatomy", "A1:M62"),
+        Picture("attention.png", "Attention", "A1:N48"),
     ]
 
 

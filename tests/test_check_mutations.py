@@ -209,6 +209,10 @@ MUTATIONS = [
     Mutation("row not in use is filled", "Block 0", *edited(B + "resid_pre", "IF($A", "IF(1&lt;&gt;1&amp;$A", 5)),
     Mutation("id one too high", "Argmax", *edited("next_token_id", "-1)", "-0)", 0)),
     Mutation("layer norms not counted", "Anatomy", *edited("anatomy.numbers", "SUM(anatomy.norms)+", "", 4)),
+    Mutation("another head's pattern", "Attention", *edited("attention.pattern", "_head*6", "_head*0+6")),
+    Mutation(
+        "habits from the second token on", "Attention", *edited("attention.same", "position&gt;1", "position&gt;0", 0)
+    ),
     Mutation("error value", "LM head", *edited("ln_final.scale", "VARP", "1/0*VARP"), "#DIV/0!"),
     Mutation("unknown function", "LM head", *edited("ln_final.scale", "VARP", "VARQ"), "VARQ"),
     Mutation("unknown name", "Block 0", *edited(B + "attn.q", "W_Q", "W_X"), "W_X"),

@@ -13,6 +13,7 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
     ("example", "says"),
     [
         ("quickstart", "Mike is a Jedi. He pulls out his lightsaber"),
+        ("attention", "The head that looks most at the same token: block 2, head 0."),
         ("anatomy", "Of the blocks' numbers 66.4% are MLP."),
     ],
 )

@@ -39,7 +39,8 @@ class Look:
         self.whole = {kind: self._cell(kind, num_format="0;;0") for kind in FILL}
         self.text = {kind: self._cell(kind, num_format="@" if kind == "input" else ";;;@", indent=1) for kind in FILL}
         self.count = {kind: self._cell(kind, num_format="#,##0") for kind in FILL}
-        self.share = {kind: self._cell(kind, num_format="0.0%") for kind in FILL}
+        # LibreOffice shows 0 for a saved text that is empty, until it calculates: no share is 0, so 0 is not shown.
+        self.share = {kind: self._cell(kind, num_format="0.0%;-0.0%;") for kind in FILL}
 
         self.cells = {
             "number": self.number,

@@ -28,6 +28,10 @@ class Settings:
         """Whether a number stands in the one cell of a band."""
         return isinstance(self.cells[name][0, 0], int | float)
 
+    def is_text(self, name: str) -> bool:
+        """Whether a text stands in the one cell of a band, and not an empty one."""
+        return not self.is_number(name) and self.cells[name][0, 0] != ""
+
     def counted(self, name: str) -> float:
         """What N() makes of the one cell of a band: a text counts as 0."""
         return self.number(name) if self.is_number(name) else 0.0

@@ -35,8 +35,8 @@ NOTES = {
         "through numpy.vectorize: 60 µs each, also where the array is float64 and NumPy's own function would do."
     ),
     "CHOOSE": (
-        "CHOOSE(number, a, b, …) calculates all of a, b, … though only one is needed, and inside INDEX(CHOOSE(…), …) it is "
-        "no reference, so that INDEX(CHOOSE(…), 1):INDEX(CHOOSE(…), 2) is an error."
+        "CHOOSE(number, a, b, …) calculates all of a, b, … though only one is needed, and it is no reference, so that "
+        "INDEX(CHOOSE(…), 1):INDEX(CHOOSE(…), 2) is an error."
     ),
     "IF": (
         "IF(condition, a, b) calculates both a and b when the condition is a single value, though only one is needed: "
@@ -105,7 +105,9 @@ def compare(call: Call, values: list[Any]) -> Any:
     """A comparison by the library, unless it is of two single numbers or a single value with empty text."""
     one, other = (value.item() if isinstance(value, np.ndarray) and value.size == 1 else value for value in values)
     numbers = type(one) in (int, float) and type(other) in (int, float)
-    if numbers or (call.name in ("=", "<>") and isinstance(other, str) and other == "" and type(one) in (int, float, str)):
+    if numbers or (
+        call.name in ("=", "<>") and isinstance(other, str) and other == "" and type(one) in (int, float, str)
+    ):
         return COMPARISONS[call.name](one, other)
     return plain(call, values)
 

@@ -47,13 +47,11 @@ def _chosen(thought: Thought) -> tuple[int, int, int]:
 def _status(thought: Thought, block: int, head: int, at: int) -> str:
     settings, config = thought.settings, thought.model.config
     asked = {name: settings.text(f"attention.{name}") for name in ("block", "head", "token")}
-    if settings.counted("attention.block") != block:
-        return (
-            f"There is no block {asked['block']}: this model has 0 to {config.n_layer - 1}, and {block} is shown."
-        )
-    if settings.counted("attention.head") != head:
+    if settings.counted("attention.block") != block or settings.is_text("attention.block"):
+        return f"There is no block {asked['block']}: this model has 0 to {config.n_layer - 1}, and {block} is shown."
+    if settings.counted("attention.head") != head or settings.is_text("attention.head"):
         return f"There is no head {asked['head']}: a block has 0 to {config.n_head - 1}, and {head} is shown."
-    if settings.cells["attention.token"][0, 0] != at and settings.is_number("attention.token"):
+    if settings.is_number("attention.token") and settings.number("attention.token") != at:
         return f"There is no token at position {asked['token']}; {at} is shown."
     return "ok"
 
