@@ -47,6 +47,7 @@ _, _, soffice, profile, book, pictures = sys.argv
 for picture in json.loads(pictures):
     office = Office(soffice, profile, "pictures" + picture["file"].replace(".", ""), 60)
     office.open(book)
+    office.document.enableAutomaticCalculation(True)
     office.document.calculateAll()
     sheets = office.document.Sheets
     for name in sheets.ElementNames:
