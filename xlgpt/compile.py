@@ -116,7 +116,7 @@ def _resolve(expression: str, layout: Layout, place: _Place) -> str:
             "which is no band, weight or key of config.json."
         )
     if name not in layout.bands:
-        return name
+        return _first_rows(layout.names[name], index, place) if index else name
     target = layout.bands[name]
     if index:
         cells = _index(index, target, place)
@@ -129,6 +129,13 @@ def _resolve(expression: str, layout: Layout, place: _Place) -> str:
         return text
     sheet, bang, corners = text.rpartition("!")
     return sheet + bang + CORNER.sub(r"\1$\2", corners)
+
+
+def _first_rows(weight: Range, index: str, place: _Place) -> str:
+    """So many rows of a weight: `[:128]`, or all where there are fewer."""
+    if not index.removeprefix(":").isdecimal():
+        raise TemplateError(f"The formula of {place.placed.band.name} picks [{index}] of a weight; [:128] is possible.")
+    return weight.rows(0, min(int(index[1:]), weight.height)).absolute
 
 
 @cache

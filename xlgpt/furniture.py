@@ -109,7 +109,7 @@ def _width(sheet: Sheet) -> int:
 def _has_titles(sheet: Sheet) -> bool:
     """Whether its columns have titles of their own, so that none need be numbered."""
     wide = {placed.band.shape[1:] for placed in sheet.bands if placed.cells.width > 1}
-    return bool(sheet.stage.columns) or all(len(shape) == 1 and shape[0] in TITLED for shape in wide)
+    return bool(sheet.stage.columns) or all(len(shape) == 1 and shape[0] in (*TITLED, 5) for shape in wide)
 
 
 def _letters(sheet: Sheet) -> int:
@@ -234,6 +234,9 @@ def _write_cells(worksheet: Any, look: Look, plan: Plan, placed: Placed) -> None
         worksheet.conditional_format(
             cells.row, cells.column, bottom, right, heat | {"min_color": low, "max_color": high}
         )
+    if band.tint:
+        corners = (cells.row, cells.column, cells.row + cells.height - 1, cells.column + cells.width - 1)
+        worksheet.conditional_format(*corners, _tint(band.tint))
     if band.shade:
         _write_shades(worksheet, look, cells, plan.layout.names[band.shade])
 
@@ -359,7 +362,7 @@ def _write_weights(worksheet: Any, look: Look, weights: list[PlacedWeight]) -> N
             cells.column,
             cells.row + cells.height - 1,
             cells.column + cells.width - 1,
-            _tint(cells.height),
+            _tint(0.5),
         )
 
 
@@ -369,10 +372,10 @@ def _write_worded(worksheet: Any, row: int, value: int, words: str, look: Look, 
     worksheet.merge_range(row, 0, row, 11, value, style)
 
 
-def _tint(height: int) -> dict[str, Any]:
-    """Weights below zero in one colour, above it in the other; a row of norms around 1."""
+def _tint(full: float) -> dict[str, Any]:
+    """What is below zero in one colour, above it in the other, each at its strongest that far from zero."""
     low, middle, high = WEIGHTS
-    edges: dict[str, Any] = {"min_value": -0.5, "mid_value": 0, "max_value": 0.5}
+    edges: dict[str, Any] = {"min_value": -full, "mid_value": 0, "max_value": full}
     kinds = {f"{edge}_type": "num" for edge in ("min", "mid", "max")}
     colours = {"min_color": low, "mid_color": middle, "max_color": high}
     return {"type": "3_color_scale"} | kinds | edges | colours

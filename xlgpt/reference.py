@@ -86,7 +86,8 @@ def forward(
         h, name = f"h.{layer}.mlp", f"blocks.{layer}.mlp"
         seen[f"{name}.pre"] = linear(x, f"{h}.c_fc")  # [T, F]
         seen[f"{name}.post"] = ACTIVATIONS[config.activation_function](seen[f"{name}.pre"])  # [T, F]
-        return edits.switch_mlp(linear(seen[f"{name}.post"], f"{h}.c_proj"), layer)
+        written = edits.silence_neurons(seen[f"{name}.post"], layer)
+        return edits.switch_mlp(linear(written, f"{h}.c_proj"), layer)
 
     seen: dict[str, Array] = {}
     T = np.shape(ids)[-1]

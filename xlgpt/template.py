@@ -42,6 +42,7 @@ class Band:
     array: bool = False
     scale: bool = False
     shade: str = ""
+    tint: float = 0
     guard: bool = True
 
     @property
@@ -220,13 +221,16 @@ def weight_shapes(config: GPT2Config) -> dict[str, tuple[int, ...]]:
 
 OF_BYTES = ("char", "byte", "word", "step")  # what a text of so many bytes has at most
 
+SAMPLE = 128  # neurons at most
+
 
 def size(dimension: Dimension, config: GPT2Config, context: int = 0, max_bytes: int = 0) -> int:
     """How many rows or columns a dimension stands for. Raises TemplateError."""
     if isinstance(dimension, int):
         return dimension
     factor, _, name = dimension.removesuffix("+1").rpartition("*")
-    known = {"token": context, "key": context, "d_head": config.d_head} | dict.fromkeys(OF_BYTES, max_bytes)
+    known = {"token": context, "key": context, "d_head": config.d_head, "sample": min(SAMPLE, config.n_inner)}
+    known |= dict.fromkeys(OF_BYTES, max_bytes)
     value = known.get(name, getattr(config, name, None))
     if not isinstance(value, int):
         raise TemplateError(f"A template has the dimension {dimension!r}, which no configuration gives.")

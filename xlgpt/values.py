@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from xlgpt import reference
 from xlgpt.bpe import Piece, Tokenization, tokenization
 from xlgpt.checkpoint import Model
+from xlgpt.edits import Edits
 from xlgpt.inside import VIEWS, Thought
+from xlgpt.inside.facts import silence
 from xlgpt.layout import Layout, Placed, Sheet
 from xlgpt.settings import Settings
 from xlgpt.tokenizer import Tokenizer
@@ -37,7 +39,7 @@ def expected(prompt: str, model: Model, layout: Layout, settings: Settings) -> d
     values |= settings.cells
     if not ids:
         return values | look_inside(Thought(model, layout, settings, (), {}))
-    seen: dict[str, Values] = dict(reference.forward(ids, model.weights, model.config))
+    seen: dict[str, Values] = dict(reference.forward(ids, model.weights, model.config, edits(settings)))
     thought = Thought(model, layout, settings, tuple(ids), seen)
     logits = seen["logits"][-1]
     values |= {name: _by_token(name, value) for name, value in seen.items() if name != "logits"}
@@ -47,6 +49,11 @@ def expected(prompt: str, model: Model, layout: Layout, settings: Settings) -> d
         "ln_final.last": seen["ln_final.normalized"][-1:],
     }
     return values | readout(logits, tokenizer) | look_inside(thought)
+
+
+def edits(settings: Settings) -> Edits:
+    """What the sheets change in the model while it runs."""
+    return Edits(silence=silence(settings) if "facts.block" in settings.cells else None)
 
 
 def look_inside(thought: Thought) -> dict[str, Values]:
