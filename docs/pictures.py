@@ -28,6 +28,7 @@ class Picture:
     sheet: str
     cells: str
     prompt: str = PROMPT
+    fill: tuple[tuple[str, float], ...] = ()  # other cells to fill in, by their names
 
 
 # Run by the Python that has `uno`: prints each picture's cells, and nothing else, to a page of a PDF of its own.
@@ -47,6 +48,8 @@ _, _, soffice, profile, book, pictures = sys.argv
 for picture in json.loads(pictures):
     office = Office(soffice, profile, "pictures" + picture["file"].replace(".", ""), 60)
     office.open(book)
+    for name, value in picture["fill"]:
+        office.document.NamedRanges.getByName(name).ReferredCells.getCellByPosition(0, 0).Value = value
     office.document.enableAutomaticCalculation(True)
     office.document.calculateAll()
     sheets = office.document.Sheets
@@ -83,6 +86,7 @@ def pictures(layout: Layout) -> list[Picture]:
         Picture("weights.png", "h.0", "A1:N30"),
         Picture("anatomy.png", "Anatomy", "A1:M62"),
         Picture("attention.png", "Attention", "A1:N48"),
+        Picture("facts.png", "Facts", "A1:O60", "Michael Jordan plays the sport of", (("facts.token", 2),)),
     ]
 
 

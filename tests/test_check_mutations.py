@@ -213,6 +213,8 @@ MUTATIONS = [
     Mutation(
         "habits from the second token on", "Attention", *edited("attention.same", "position&gt;1", "position&gt;0", 0)
     ),
+    Mutation("another token's neurons fire", "Facts", *edited("facts.activation", "facts.at+1", "facts.at", 0)),
+    Mutation("another neuron is silent", "Block 1", *edited("blocks.1.mlp_out", ",0)", ",0.1)")),
     Mutation("error value", "LM head", *edited("ln_final.scale", "VARP", "1/0*VARP"), "#DIV/0!"),
     Mutation("unknown function", "LM head", *edited("ln_final.scale", "VARP", "VARQ"), "VARQ"),
     Mutation("unknown name", "Block 0", *edited(B + "attn.q", "W_Q", "W_X"), "W_X"),
