@@ -146,7 +146,7 @@ def test_no_cell_shows_a_stray_0_before_the_first_calculation(tiny_book: Path) -
     book = Book(tiny_book)
     values = expected(book.prompt.text, load("tiny"), book.layout, book.settings)
     sheets = openpyxl.load_workbook(tiny_book)
-    hidden = {"positive": "0;;", "text": ";;;@", "signed": "0.000;-0.000;", "chance": "0.0%;;"}
+    hidden = {"positive": "0;;", "text": ";;;@", "signed": "0.000;-0.000;", "share": "0.0%;-0.0%;"}
     engine = LibreOffice(book)
     try:
         for placed in (placed for sheet in book.layout.sheets if sheet.name in SHEETS for placed in sheet.bands):

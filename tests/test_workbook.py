@@ -15,7 +15,7 @@ import xlgpt
 from xlgpt import workbook
 from xlgpt.checkpoint import load
 from xlgpt.layout import Layout, lay_out
-from xlgpt.template import Room
+from xlgpt.template import Room, optional_sheets
 
 PROMPT = "If today is Tuesday, tomorrow is"
 VOLATILE = {"NOW", "TODAY", "RAND", "RANDBETWEEN", "OFFSET", "INDIRECT", "CELL", "INFO"}
@@ -52,6 +52,7 @@ def test_sheets_in_the_order_of_the_forward_pass(book: Workbook) -> None:
         "LM head",
         "Argmax",
         "Generate",
+        *optional_sheets().values(),
         *tables,
         *weights,
     ]

@@ -65,6 +65,20 @@ class Model:
         return sum(int(np.prod(shape)) for shape in self.weights.shapes().values())
 
 
+class Kept:
+    """Weights that stay in memory as float64 once they are read, for many runs: 8 bytes a parameter."""
+
+    def __init__(self, weights: Weights):
+        self._weights = weights
+        self._tensors: dict[str, NDArray[np.float64]] = {}
+
+    def tensor(self, name: str) -> NDArray[np.float64]:
+        """One tensor. Raises BadCheckpoint where it is not finite or not readable."""
+        if name not in self._tensors:
+            self._tensors[name] = self._weights.tensor(name).astype(np.float64, copy=False)
+        return self._tensors[name]
+
+
 def load(name: str, seed: int = 0) -> Model:
     """Find a model by its name: gpt2, tiny, random:…, a folder, or an id on the Hub.
 

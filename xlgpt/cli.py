@@ -15,6 +15,8 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from xlgpt import __version__
 from xlgpt.build import build
 from xlgpt.check import check
+from xlgpt.circuit import ABLATIONS, Ablation, circuit
+from xlgpt.circuit import tables as circuit_tables
 from xlgpt.engines import NAMES
 from xlgpt.errors import UsageError, XlgptError
 from xlgpt.run import Answer, Session
@@ -139,6 +141,29 @@ def run_command(
                 show_answer(session.answer(line, tokens, **sampling), as_json)
             except UsageError as e:
                 click.echo(f"xlgpt: {e}", err=True)
+
+
+@cli.command("circuit")
+@click.argument("book", type=click.Path(path_type=Path))
+@click.option(
+    "--prompts", type=click.Path(path_type=Path), required=True, help="A file: a prompt a line, or prompt<TAB>target."
+)
+@click.option("--target", help="The token that should come next, for lines without one of their own.")
+@click.option(
+    "--ablate", type=click.Choice(ABLATIONS), default="mean", show_default=True, help="What a switched-off part gives."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the circuit as JSON.")
+def circuit_command(book: Path, prompts: Path, target: str | None, ablate: Ablation, as_json: bool) -> None:
+    """Find the few heads and MLPs of BOOK.xlsx that keep the answer right on all prompts."""
+    with progress_bars() as report:
+        found = circuit(book, prompts, target, ablate, report)
+    if as_json:
+        click.echo(json.dumps(found.as_dict(), ensure_ascii=False))
+        return
+    for table in circuit_tables(found):
+        Console().print(table)
+        click.echo()
+    click.echo(str(found))
 
 
 def typed_lines() -> Iterator[str]:

@@ -64,16 +64,26 @@ def _places(sheet: Sheet, placed: Placed) -> Iterator[tuple[Range, _Place]]:
     if placed.band.per == "band":
         yield cells, _Place(placed, stage, 0)
         return
+    if placed.band.per == "column":
+        yield from ((cells.columns(i, i + 1), _Place(placed, stage, 0, i)) for i in range(cells.width))
+        return
     for row in range(cells.height):
         line = cells.rows(row, row + 1)
         if placed.band.per == "row":
             yield line, _Place(placed, stage, row)
         elif placed.band.per == "cell":
-            for column in range(cells.width - row if placed.band.shrinks else cells.width):
+            for column in range(_used(placed, row)):
                 yield line.columns(column, column + 1), _Place(placed, stage, row, column)
         else:
             for head in range(placed.dims[1]):
                 yield head_columns(placed, row, head), _Place(placed, stage, row, head=head)
+
+
+def _used(placed: Placed, row: int) -> int:
+    """How many cells of a row there are: a pattern has none for later tokens, and some bands shrink downwards."""
+    if placed.band.shape[-1] == "key":
+        return row + 1
+    return placed.cells.width - row if placed.band.shrinks else placed.cells.width
 
 
 def head_columns(placed: Placed, row: int, head: int) -> Range:
@@ -103,6 +113,8 @@ def _expand(text: str, layout: Layout, place: _Place, known: Known) -> str:
 def _resolve(expression: str, layout: Layout, place: _Place) -> str:
     if expression.startswith("choice."):
         return _choose(expression.removeprefix("choice."), layout, place)
+    if expression.startswith("text."):
+        return place.stage.texts[expression.removeprefix("text.")]
     if expression.startswith("each."):
         return _list(place.stage.each[expression.removeprefix("each.")], layout)
     if expression in NAMED_CELLS:
@@ -121,11 +133,11 @@ def _resolve(expression: str, layout: Layout, place: _Place) -> str:
     if index == "part":
         return _part(layout.names[name], layout, place).absolute
     if name not in layout.bands:
-        return name
+        return _first_rows(layout.names[name], index, place) if index else name
     target = layout.bands[name]
     if index:
         cells = _index(index, target, place)
-    elif target.band.rows == place.placed.band.rows and target.dims[0] > 1 and place.placed.band.per != "band":
+    elif target.band.rows == place.placed.band.rows and target.dims[0] > 1 and place.placed.band.goes_by_row:
         cells = target.cells.rows(place.row, place.row + 1)
     else:
         return name
@@ -134,6 +146,13 @@ def _resolve(expression: str, layout: Layout, place: _Place) -> str:
         return text
     sheet, bang, corners = text.rpartition("!")
     return sheet + bang + CORNER.sub(r"\1$\2", corners)
+
+
+def _first_rows(weight: Range, index: str, place: _Place) -> str:
+    """So many rows of a weight: `[:128]`, or all where there are fewer."""
+    if not index.removeprefix(":").isdecimal():
+        raise TemplateError(f"The formula of {place.placed.band.name} picks [{index}] of a weight; [:128] is possible.")
+    return weight.rows(0, min(int(index[1:]), weight.height)).absolute
 
 
 @cache
@@ -158,6 +177,8 @@ def _number(key: str, layout: Layout, place: _Place) -> object:
             return place.row
         case "across":
             return place.column
+        case "across-1":
+            return place.column - 1
     return numbers(layout.config, layout.room).get(key, getattr(layout.config, key, None))
 
 
@@ -201,6 +222,9 @@ def _index(index: str, target: Placed, place: _Place) -> Range:
         case [":token", "head"]:
             width = target.dims[2]
             return cells.rows(0, place.row + 1).columns(place.head * width, (place.head + 1) * width)
+        case [":", "across"]:
+            width = target.dims[-1]
+            return cells.columns(place.column * width, (place.column + 1) * width)
         case [":", "column"]:
             return cells.columns(place.column, place.column + 1)
         case ["column"]:

@@ -7,6 +7,7 @@ import numpy as np
 from xlgpt.layout import Placed
 from xlgpt.look import Look
 from xlgpt.plan import Plan
+from xlgpt.template import size
 
 
 def write_input(worksheet: Any, look: Look, plan: Plan, placed: Placed) -> None:
@@ -19,7 +20,17 @@ def write_input(worksheet: Any, look: Look, plan: Plan, placed: Placed) -> None:
         else:
             worksheet.write(cells.row + row, cells.column + column, value, style)
     if band.list:
-        source = f"={plan.layout.names[band.list].absolute}" if isinstance(band.list, str) else list(band.list)
-        rule = {"validate": "list", "source": source, "error_type": "warning", "input_title": band.title[:32]}
+        rule = {"validate": "list", "source": _offered(plan, band.list), "input_title": band.title[:32]}
         corner = (cells.row + cells.height - 1, cells.column + cells.width - 1)
-        worksheet.data_validation(cells.row, cells.column, *corner, rule)
+        worksheet.data_validation(cells.row, cells.column, *corner, rule | {"error_type": "warning"})
+
+
+def _offered(plan: Plan, listed: str | tuple[float | str, ...]) -> str | list[float | str]:
+    """What a list offers: texts and numbers, some cells, the positions in use, or a dimension's numbers, from 0."""
+    if not isinstance(listed, str):
+        return list(listed)
+    if listed == "token":
+        return "=INDEX(position,1):INDEX(position,MAX(1,n_tokens))"
+    if listed in plan.layout.names:
+        return f"={plan.layout.names[listed].absolute}"
+    return list(range(size(listed, plan.model.config)))

@@ -174,6 +174,7 @@ def _lay_out_sheet(stage: Stage, config: GPT2Config, room: Room) -> Sheet:
     row = FIRST_ROW
     elsewhere = tuple(_lay_out_cell(band) for band in stage.bands if band.at)
     for bands in _groups(band for band in stage.bands if not band.at):
+        row += bands[0].above
         # Each band has a title and a sentence; below them stand the heads, if any, and the columns' titles.
         head = TABLE_HEAD if bands[0].table else 2 * len(bands) + max(1, *(len(band.shape) - 1 for band in bands))
         group: list[Placed] = []

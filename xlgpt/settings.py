@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xlgpt.layout import Layout, Placed
-from xlgpt.template import numbers
+from xlgpt.template import Band, numbers
 
 Cells = NDArray[Any]
 
@@ -24,9 +24,22 @@ class Settings:
         value = self.cells[name][0, 0]
         return float(value) if value != "" else 0.0
 
+    def is_number(self, name: str) -> bool:
+        """Whether a number stands in the one cell of a band."""
+        return isinstance(self.cells[name][0, 0], int | float)
+
+    def is_text(self, name: str) -> bool:
+        """Whether a text stands in the one cell of a band, and not an empty one."""
+        return not self.is_number(name) and self.cells[name][0, 0] != ""
+
+    def counted(self, name: str) -> float:
+        """What N() makes of the one cell of a band: a text counts as 0."""
+        return self.number(name) if self.is_number(name) else 0.0
+
     def text(self, name: str) -> str:
-        """The text in the one cell of a band."""
-        return str(self.cells[name][0, 0])
+        """What a formula takes the one cell of a band for, where it wants a text."""
+        value = self.cells[name][0, 0]
+        return f"{value:.10g}" if isinstance(value, int | float) else str(value)
 
     def numbers(self, name: str) -> NDArray[np.float64]:
         """All cells of a band, [rows, columns]."""
@@ -50,12 +63,15 @@ def defaults(layout: Layout, is_large: bool) -> Settings:
     switches = {sheet.stage.switch for sheet in layout.sheets}
     cells = {}
     for placed in input_bands(layout):
-        band = placed.band
-        value = (0 if band.name in switches else band.large) if is_large else None
-        value = band.default if value is None else value
-        if isinstance(value, str) and value.startswith("{"):
-            value = numbers(layout.config, layout.room)[value[1:-1]]
-        cells[band.name] = np.full(
-            (placed.cells.height, placed.cells.width), "" if value is None else value, dtype=object
-        )
+        default = _default(placed.band, layout, switches, is_large)
+        cells[placed.band.name] = np.full((placed.cells.height, placed.cells.width), default, dtype=object)
     return Settings(cells)
+
+
+def _default(band: Band, layout: Layout, switches: set[str], is_large: bool) -> float | str:
+    if is_large and band.name in switches:
+        return 0
+    default = band.large if is_large and band.large is not None else band.default
+    if isinstance(default, str) and default.startswith("{"):
+        return numbers(layout.config, layout.room)[default[1:-1]]
+    return "" if default is None else default

@@ -12,8 +12,8 @@ from xlgpt.config import GPT2Config
 from xlgpt.errors import TemplateError
 
 Dimension = str | int
-Format = Literal["number", "signed", "whole", "positive", "plain", "id", "text", "share", "chance"]
-Kind = Literal["activation", "input", "answer"]
+Format = Literal["number", "signed", "whole", "positive", "plain", "count", "id", "text", "share"]
+Kind = Literal["activation", "input", "answer", "plain"]
 
 
 @dataclass(frozen=True)
@@ -27,9 +27,10 @@ class Band:
     formula: str = ""
     first: str = ""
     start: int | None = None
-    per: Literal["row", "head", "cell", "band"] = "row"
+    per: Literal["row", "head", "cell", "column", "band"] = "row"
     table: str = ""
     column: str = ""
+    above: int = 0
     beside: bool = False
     shrinks: bool = False
     apart: bool = False
@@ -42,6 +43,8 @@ class Band:
     at: str = ""
     array: bool = False
     scale: bool = False
+    shade: str = ""
+    tint: float = 0
     guard: bool = True
 
     @property
@@ -53,6 +56,11 @@ class Band:
     def is_input(self) -> bool:
         """Whether a person fills it in."""
         return not self.formula
+
+    @property
+    def goes_by_row(self) -> bool:
+        """Whether each of its formulas fills cells of one row only."""
+        return self.per not in ("band", "column")
 
     @property
     def is_array(self) -> bool:
@@ -82,21 +90,41 @@ class Weight:
 
 @dataclass(frozen=True)
 class Chart:
-    """A chart of some bands, each a series; `at` is the cell under its top left corner."""
+    """A chart of some bands, each a series.
+
+    at: the cell under its top left corner, or the band whose right neighbour it is; of several there, each stands
+    below the one before. categories: a band, or nothing for the titles of the columns. log: powers of ten upwards.
+    """
 
     title: str
     at: str
     type: Literal["bar", "column", "line"]
-    categories: str
     values: tuple[str, ...]
+    categories: str = ""
     size: tuple[int, int] = (640, 300)
+    log: bool = False
+    stacked: bool = False
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A box with words in it, or without a kind the words alone; `box`: left, top, width and height in pixels.
+
+    It is placed from the cell under the rows that stay in sight; {n_embd} in its words is that number.
+    """
+
+    text: str
+    box: tuple[int, int, int, int]
+    kind: Kind | Literal["weight", "frame", ""] = ""
+    font: int = 10
 
 
 @dataclass(frozen=True)
 class Stage:
     """One sheet, or with `layer` one of several: of the forward pass, or, with `optional`, of a look inside.
 
-    switch: the input that must not be 0 for its formulas to be calculated.
+    switch: the input that must not be 0 for its formulas to be calculated. columns: what stands above the columns,
+    instead of numbers; the last of them again and again, with {i} counting from 0. width: of its columns, in letters.
     """
 
     sheet: str
@@ -107,9 +135,13 @@ class Stage:
     slices: tuple[Slice, ...]
     choices: dict[str, dict[str, str]]
     each: dict[str, dict[str, str]]
+    texts: dict[str, str]
     charts: tuple[Chart, ...] = ()
+    shapes: tuple[Shape, ...] = ()
     optional: str = ""
     switch: str = ""
+    width: int = 0
+    columns: tuple[str, ...] = ()
     layer: int = 0
 
 
@@ -155,9 +187,13 @@ def _stages(path: Path, config: GPT2Config) -> Iterator[Stage]:
             slices=tuple(_record(Slice, part, fill, path) for part in raw.get("slice", [])),
             choices=raw.get("choice", {}),
             each=raw.get("each", {}),
+            texts=raw.get("text", {}),
             charts=tuple(_record(Chart, chart, fill, path) for chart in raw.get("chart", [])),
+            shapes=tuple(_record(Shape, shape, fill, path) for shape in raw.get("shape", [])),
             optional=raw.get("optional", ""),
             switch=raw.get("switch", ""),
+            width=raw.get("width", 0),
+            columns=tuple(raw.get("columns", [])),
             layer=layer,
         )
 
@@ -197,6 +233,7 @@ class Room:
 
 SLICE = 1024  # tokens of the vocabulary that are scored at a time
 BEST = 50  # of a slice are kept, so that top_k can be as large
+SAMPLE = 128  # neurons at most, of which a sheet shows how they stand to each other
 BYTES_A_TOKEN = 16  # more than all but a few of GPT-2's have
 
 
@@ -206,6 +243,7 @@ def numbers(config: GPT2Config, room: Room | None = None) -> dict[str, int]:
     n_slices = math.ceil(config.vocab_size / SLICE)
     slice_size = math.ceil(config.vocab_size / n_slices)
     known = {"d_head": config.d_head, "n_slices": n_slices, "slice_size": slice_size, "n_best": BEST}
+    known["sample"] = min(SAMPLE, config.n_inner)
     if room:
         known |= {"context": room.context, "max_bytes": room.max_bytes}
         known |= {"new_tokens": room.new_tokens, "new_bytes": BYTES_A_TOKEN * room.new_tokens}
@@ -221,14 +259,14 @@ def size(dimension: Dimension, config: GPT2Config, room: Room | None = None) -> 
     """How many rows or columns a dimension stands for. Raises TemplateError."""
     if isinstance(dimension, int):
         return dimension
-    factor, _, name = dimension.rpartition("*")
+    factor, _, name = dimension.removesuffix("+1").rpartition("*")
     value = numbers(config, room).get(ROWS_OF.get(name, name), getattr(config, name, None))
     if not isinstance(value, int):
         raise TemplateError(f"A template has the dimension {dimension!r}, which no configuration gives.")
-    return int(factor or 1) * value
+    return int(factor or 1) * value + dimension.endswith("+1")
 
 
-Record = TypeVar("Record", Band, Chart, Slice, Weight)
+Record = TypeVar("Record", Band, Chart, Shape, Slice, Weight)
 
 
 def _record(kind: type[Record], raw: dict[str, Any], fill: Callable[[str], str], path: Path) -> Record:

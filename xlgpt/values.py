@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 from xlgpt import reference
 from xlgpt.bpe import Piece, Tokenization, tokenization
 from xlgpt.checkpoint import Model
+from xlgpt.edits import Edits
 from xlgpt.inside import VIEWS, Thought
+from xlgpt.inside.facts import silence
 from xlgpt.layout import Layout, Placed, Sheet
 from xlgpt.sampling import write
 from xlgpt.settings import Settings
@@ -46,10 +48,11 @@ def expected(prompt: str, model: Model, layout: Layout, settings: Settings) -> d
     if not ids:
         none = np.zeros((0, model.config.vocab_size))
         nothing = generation(none, 0, [], tokenizer, layout, settings) | {"shown_row": _column([0])}
-        return values | nothing | _switched_off(layout, list(layout.sheets))
-    seen: dict[str, Values] = dict(reference.forward(everything[:rows], model.weights, model.config))
+        return values | nothing | look_inside(Thought(model, layout, settings, (), 0, 0, {}))
+    changed = edits(settings)
+    seen: dict[str, Values] = dict(reference.forward(everything[:rows], model.weights, model.config, changed))
     shown = _shown_row(settings, len(ids), rows)
-    thought = Thought(model, layout, settings, tuple(everything[:rows]), seen)
+    thought = Thought(model, layout, settings, tuple(everything[:rows]), len(ids), shown, seen)
     values |= {name: _by_token(name, value) for name, value in seen.items() if name != "logits"}
     values |= {"shown_row": _column([shown + 1]), "ln_final.last": seen["ln_final.normalized"][shown][None]}
     values |= generation(seen["logits"], len(ids), written, tokenizer, layout, settings)
@@ -59,7 +62,7 @@ def expected(prompt: str, model: Model, layout: Layout, settings: Settings) -> d
 def _written(ids: list[int], model: Model, layout: Layout, settings: Settings) -> list[int]:
     """The ids that the workbook writes behind a prompt."""
     wanted = min(to_write(settings, layout), layout.room.context - len(ids)) if ids else 0
-    follows = reference.what_follows(model.weights, model.config)
+    follows = reference.what_follows(model.weights, model.config, edits(settings))
     return write(ids, wanted, follows, sampling_of(settings), end_of_text(model.tokenizer)) if wanted else []
 
 
@@ -70,20 +73,25 @@ def _shown_row(settings: Settings, n_prompt: int, rows: int) -> int:
     return int(position) if is_row else n_prompt - 1
 
 
+def edits(settings: Settings) -> Edits:
+    """What the sheets change in the model while it runs."""
+    return Edits(silence=silence(settings) if "facts.block" in settings.cells else None)
+
+
 def look_inside(thought: Thought) -> dict[str, Values]:
-    """What the optional sheets show; nothing where they are switched off."""
+    """What the optional sheets show; nothing where they are switched off, or have a switch and no token to look at."""
     found: dict[str, Values] = {}
     for sheet in thought.layout.sheets:
-        if sheet.stage.switch and not thought.settings.number(sheet.stage.switch):
-            found |= _switched_off(thought.layout, [sheet])
+        if sheet.stage.switch and not (thought.ids and thought.settings.number(sheet.stage.switch)):
+            found |= _switched_off(sheet)
         elif sheet.stage.optional:
             found |= VIEWS[sheet.stage.optional](thought)
     return found
 
 
-def _switched_off(layout: Layout, sheets: Sequence[Sheet]) -> dict[str, Values]:
-    """The empty cells of sheets that may be switched off."""
-    bands = (placed for sheet in sheets if sheet.stage.switch for placed in sheet.bands if not placed.band.is_input)
+def _switched_off(sheet: Sheet) -> dict[str, Values]:
+    """Its empty cells."""
+    bands = (placed for placed in sheet.bands if not placed.band.is_input)
     return {placed.band.name: np.full(placed.dims, "", dtype=object) for placed in bands}
 
 
@@ -110,9 +118,9 @@ def _by_token(name: str, value: Values) -> Values:
 
 def on_sheet(values: Values, placed: Placed) -> Values:
     """A band's values as they stand in its cells: [rows in use, columns]. Cells without a number hold NaN."""
-    missing = placed.dims[-1] - values.shape[-1] if len(placed.dims) == 3 else 0
+    missing = placed.dims[-1] - values.shape[-1] if placed.band.shape[-1] == "key" else 0
     if missing:  # a column per key, and fewer tokens than the context has rows
-        values = np.pad(values, ((0, 0), (0, 0), (0, missing)), constant_values=np.nan)
+        values = np.pad(values, [(0, 0)] * (values.ndim - 1) + [(0, missing)], constant_values=np.nan)
     return values.reshape(len(values), math.prod(values.shape[1:]))
 
 

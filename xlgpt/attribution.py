@@ -1,0 +1,79 @@
+"""What each part of the model adds to one token's logit."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xlgpt import reference
+from xlgpt.checkpoint import Model
+from xlgpt.config import GPT2Config
+from xlgpt.edits import NOTHING, Edits
+from xlgpt.reference import Tensors
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Attribution:
+    """What each part of the model adds to the target's logit at one position. They add up to `logit`.
+
+    heads: [L, H]. biases: [L], of attention's projection, which belong to no head. mlps: [L], with their biases.
+    steering: of the vector that Edits adds. final_bias: of the last layer norm.
+    """
+
+    target: int
+    logit: float
+    embed: float
+    pos_embed: float
+    steering: float
+    heads: Array
+    biases: Array
+    mlps: Array
+    final_bias: float
+
+    @property
+    def total(self) -> float:
+        """The sum of all parts."""
+        rows = self.heads.sum() + self.biases.sum() + self.mlps.sum()
+        return float(self.embed + self.pos_embed + self.steering + rows + self.final_bias)
+
+
+def attribute(ids: list[int], model: Model, target: int, edits: Edits = NOTHING, position: int = -1) -> Attribution:
+    """Direct logit attribution (Elhage et al. 2021): each part's way to the target's logit past all later blocks.
+
+    The last layer norm divides by the spread that the whole stream has there.
+    """
+    config, weights = model.config, model.weights
+    seen = reference.forward(ids, weights, config, edits)
+    unembed = _unembed(weights, config)[target].astype(np.float64)  # [D]
+    gain = weights.tensor("ln_f.weight").astype(np.float64) * unembed
+    direction = (gain - gain.mean()) / seen["ln_final.scale"][position]  # [D]; centring it centres what it reads
+    heads, biases = np.empty((config.n_layer, config.n_head)), np.empty(config.n_layer)
+    for layer in range(config.n_layer):
+        way = weights.tensor(f"h.{layer}.attn.c_proj.weight").astype(np.float64) @ direction  # [H K]
+        z = edits.switch_heads(seen[f"blocks.{layer}.attn.z"][position].reshape(-1), layer)  # [H K]
+        heads[layer] = (z * way).reshape(config.n_head, -1).sum(axis=1)
+        biases[layer] = weights.tensor(f"h.{layer}.attn.c_proj.bias").astype(np.float64) @ direction
+    return Attribution(
+        target,
+        float(seen["logits"][position, target]),
+        float(seen["embed"][position] @ direction),
+        float(seen["pos_embed"][position] @ direction),
+        float(_added(seen, edits, config)[position] @ direction),
+        heads,
+        biases,
+        np.array([seen[f"blocks.{i}.mlp_out"][position] @ direction for i in range(config.n_layer)]),
+        float(weights.tensor("ln_f.bias").astype(np.float64) @ unembed),
+    )
+
+
+def _added(seen: dict[str, Array], edits: Edits, config: GPT2Config) -> Array:
+    """What steering adds to the stream, [T, D]."""
+    nothing = np.zeros_like(seen["embed"])
+    return edits.steer(nothing, edits.block) if edits.block < config.n_layer else nothing
+
+
+def _unembed(weights: Tensors, config: GPT2Config) -> NDArray[np.floating]:
+    """The rows that logits are read with, [V, D]."""
+    return weights.tensor("wte.weight" if config.tie_word_embeddings else "lm_head.weight")
