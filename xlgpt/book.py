@@ -197,6 +197,12 @@ class Book:
         return cast(int, self._checked("max_bytes", self.constant("max_bytes"), int))
 
     @cached_property
+    def precision(self) -> int:
+        """To how many significant digits the weights were rounded; 0 for exact ones."""
+        digits = self.constant("precision") if self.has("precision") else 0.0
+        return 0 if digits == 0 else cast(int, self._checked("precision", digits, int))
+
+    @cached_property
     def context(self) -> int:
         """How many tokens there are rows for."""
         return cast(int, self._checked("context", self.constant("context"), int))
@@ -261,7 +267,7 @@ class Book:
     def model(self) -> Model:
         """The model that the workbook holds; the reference can run on it."""
         name, source, licence = (str(self.constant(f"about.{key}") or "") for key in ("model", "source", "licence"))
-        return Model(name, source, licence, self.config, self.tokenizer, cast(Weights, self.weights))
+        return Model(name, source, licence, self.config, self.tokenizer, cast(Weights, self.weights), self.precision)
 
     @cached_property
     def layout(self) -> Layout:

@@ -13,6 +13,7 @@ from pathlib import Path
 from xlgpt.checkpoint import load
 from xlgpt.package import check_target
 from xlgpt.plan import make_plan
+from xlgpt.precision import rounded
 from xlgpt.workbook import Progress, Written, write_workbook
 
 
@@ -44,6 +45,7 @@ def build(
     prompt: str | None = None,
     context: int | None = None,
     max_bytes: int | None = None,
+    precision: int | None = None,
     seed: int = 0,
     progress: Progress = silent,
 ) -> Built:
@@ -51,13 +53,14 @@ def build(
 
     model: gpt2, tiny, random:gpt2, random:n_layer=2,…, a folder in the Hub's layout, or an id on the Hub.
     prompt: what the model is to go on from. context: how many tokens there are rows for. max_bytes: how long a
-    prompt the workbook can cut into tokens, 256 unless told (128 for a small model). seed: of a random model.
+    prompt the workbook can cut into tokens, 256 unless told (128 for a small model). precision: to how many
+    significant digits weights are rounded; None writes each so that it reads back bit for bit. seed: of a random model.
     Raises a subclass of XlgptError, with a sentence that says what to do; then no file is left behind.
     """
     start = time.monotonic()
     check_target(Path(path))
     progress("Finding the model", 0, 1)
-    found = load(model, seed)
+    found = rounded(load(model, seed), precision)
     progress("Calculating the prompt", 0, 1)
     with uncollected():
         written: Written = write_workbook(Path(path), make_plan(found, prompt, context, max_bytes), progress)

@@ -62,13 +62,12 @@ def cli() -> None:
 @click.option("--prompt", help="The text to go on from.")
 @click.option("--context", type=int, help="How many tokens there are rows for.  [default: 32]")
 @click.option("--max-bytes", type=int, help="How many bytes a prompt may have.  [default: 256; 128 for a small model]")
+@click.option("--precision", type=int, help="Significant digits of a weight.  [default: all, bit for bit]")
 @click.option("--seed", type=int, default=0, show_default=True, help="The seed of a random model.")
-def build_command(
-    out: Path, model: str, prompt: str | None, context: int | None, max_bytes: int | None, seed: int
-) -> None:
+def build_command(out: Path, **options: Any) -> None:
     """Write the workbook OUT.xlsx from a GPT-2 checkpoint."""
     with progress_bars() as report:
-        built = build(out, model, prompt, context, max_bytes, seed, report)
+        built = build(out, progress=report, **options)
     click.echo(str(built))
 
 
