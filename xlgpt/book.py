@@ -15,6 +15,7 @@ from xlgpt.checkpoint import Model, Weights
 from xlgpt.config import ACTIVATIONS, GPT2Config
 from xlgpt.errors import BrokenWorkbook, ForeignWorkbook, NotAWorkbook, PromptTooLong
 from xlgpt.layout import Layout, Range, lay_out
+from xlgpt.matmul import Matmul
 from xlgpt.template import weight_shapes
 from xlgpt.tokenizer import Tokenizer
 from xlgpt.workbook import MAIN, sheet_names
@@ -197,6 +198,11 @@ class Book:
         return cast(int, self._checked("max_bytes", self.constant("max_bytes"), int))
 
     @cached_property
+    def matmul(self) -> Matmul:
+        """How matrix products stand in cells."""
+        return "sumproduct" if self.has("matmul") and self.constant("matmul") == "sumproduct" else "mmult"
+
+    @cached_property
     def precision(self) -> int:
         """To how many significant digits the weights were rounded; 0 for exact ones."""
         digits = self.constant("precision") if self.has("precision") else 0.0
@@ -272,7 +278,7 @@ class Book:
     @cached_property
     def layout(self) -> Layout:
         """Where xlgpt would put everything: what bands there are, and their shapes."""
-        return lay_out(self.config, self.context, self.max_bytes, len(self.tokenizer.merges))
+        return lay_out(self.config, self.context, self.max_bytes, len(self.tokenizer.merges), self.matmul)
 
     @cached_property
     def prompt(self) -> Prompt:

@@ -45,6 +45,7 @@ def build(
     prompt: str | None = None,
     context: int | None = None,
     max_bytes: int | None = None,
+    matmul: str = "auto",
     precision: int | None = None,
     seed: int = 0,
     progress: Progress = silent,
@@ -53,7 +54,8 @@ def build(
 
     model: gpt2, tiny, random:gpt2, random:n_layer=2,…, a folder in the Hub's layout, or an id on the Hub.
     prompt: what the model is to go on from. context: how many tokens there are rows for. max_bytes: how long a
-    prompt the workbook can cut into tokens, 256 unless told (128 for a small model). precision: to how many
+    prompt the workbook can cut into tokens, 256 unless told (128 for a small model). matmul: how a matrix
+    product becomes cells: mmult, sumproduct (faster in LibreOffice, more cells) or auto. precision: to how many
     significant digits weights are rounded; None writes each so that it reads back bit for bit. seed: of a random model.
     Raises a subclass of XlgptError, with a sentence that says what to do; then no file is left behind.
     """
@@ -63,7 +65,7 @@ def build(
     found = rounded(load(model, seed), precision)
     progress("Calculating the prompt", 0, 1)
     with uncollected():
-        written: Written = write_workbook(Path(path), make_plan(found, prompt, context, max_bytes), progress)
+        written: Written = write_workbook(Path(path), make_plan(found, prompt, context, max_bytes, matmul), progress)
     return Built(written.path, written.size, written.cells, written.formulas, time.monotonic() - start, peak_memory())
 
 

@@ -134,7 +134,7 @@ class Checker:
         number, prompts = share
         formulas = sum(sheet.formulas for sheet in self._plan)
         self._done, self._total = number * formulas, prompts * formulas
-        values = expected(prompt.text, self._book.model, self._book.context, self._book.max_bytes)
+        values = expected(prompt.text, self._book.model, self._book.layout)
         truth = {placed.band.name: expected_cells(values, placed) for sheet in self._plan for placed, _ in sheet.bands}
         self._engine.calculate(prompt)
         tokens = len(prompt.ids)

@@ -17,6 +17,7 @@ from xlgpt.build import build
 from xlgpt.check import check
 from xlgpt.engines import NAMES
 from xlgpt.errors import UsageError, XlgptError
+from xlgpt.matmul import CHOICES
 from xlgpt.run import Answer, Session
 from xlgpt.tokenize import tables, tokenize
 from xlgpt.workbook import Progress as Report
@@ -62,6 +63,13 @@ def cli() -> None:
 @click.option("--prompt", help="The text to go on from.")
 @click.option("--context", type=int, help="How many tokens there are rows for.  [default: 32]")
 @click.option("--max-bytes", type=int, help="How many bytes a prompt may have.  [default: 256; 128 for a small model]")
+@click.option(
+    "--matmul",
+    type=click.Choice(CHOICES),
+    default="auto",
+    show_default=True,
+    help="How a matrix product becomes cells: sumproduct is faster in LibreOffice and takes more of them.",
+)
 @click.option("--precision", type=int, help="Significant digits of a weight.  [default: all, bit for bit]")
 @click.option("--seed", type=int, default=0, show_default=True, help="The seed of a random model.")
 def build_command(out: Path, **options: Any) -> None:

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from functools import cache
 
 from xlgpt.errors import TemplateError
-from xlgpt.layout import Layout, Placed, Range, Sheet
-from xlgpt.template import Stage
+from xlgpt.layout import LABEL_COLUMNS, Layout, Placed, Range, Sheet, column_letters
+from xlgpt.matmul import SLICE
+from xlgpt.template import Band, Stage
 
 PLACEHOLDER = re.compile(r"\{([^{}]+)\}")  # the innermost braces
 REFERENCE = re.compile(r"(?P<name>[^\[\]]+?)(?:\[(?P<index>[^\[\]]+)\])?")
@@ -22,7 +23,11 @@ NAMED_CELLS = ("layer_norm_epsilon", "prompt")  # what stands on the home sheet 
 
 @dataclass(frozen=True)
 class Formula:
-    """A formula without its `=`, and the cells it fills. An array formula fills them all at once."""
+    """A formula without its `=`, and the cells it fills.
+
+    An array formula fills them all at once; any other is that of the first cell, and the cells below it have the same,
+    moved along.
+    """
 
     cells: Range
     text: str
@@ -31,7 +36,7 @@ class Formula:
 
 @dataclass(frozen=True)
 class _Place:
-    """What the words `row`, `column` and `head` mean in one formula."""
+    """What the words `row`, `column` and `head` mean in one formula. Of a token's column, the row is the token's."""
 
     placed: Placed
     stage: Stage
@@ -57,6 +62,14 @@ def _places(sheet: Sheet, placed: Placed) -> Iterator[tuple[Range, _Place]]:
     cells, stage = placed.cells, sheet.stage
     if placed.band.per == "band":
         yield cells, _Place(placed, stage, 0)
+        return
+    if placed.band.per == "slice":
+        for row in range(0, cells.height, SLICE):
+            yield cells.rows(row, min(row + SLICE, cells.height)), _Place(placed, stage, row)
+        return
+    if placed.band.per in ("column", "filled"):
+        for token in range(cells.width):
+            yield cells.columns(token, token + 1), _Place(placed, stage, token)
         return
     for row in range(cells.height):
         line = cells.rows(row, row + 1)
@@ -100,11 +113,11 @@ def _resolve(expression: str, layout: Layout, place: _Place) -> str:
             "which is no band, weight or key of config.json."
         )
     if name not in layout.bands:
-        return name
+        return _weight(name, layout, place)
     target = layout.bands[name]
     if index:
         cells = _index(index, target, place)
-    elif target.band.rows == place.placed.band.rows and target.dims[0] > 1 and place.placed.band.per != "band":
+    elif _of_same(target.band, place.placed.band) and target.dims[0] > 1:
         cells = target.cells.rows(place.row, place.row + 1)
     else:
         return name
@@ -113,6 +126,21 @@ def _resolve(expression: str, layout: Layout, place: _Place) -> str:
         return text
     sheet, bang, corners = text.rpartition("!")
     return sheet + bang + CORNER.sub(r"\1$\2", corners)
+
+
+def _weight(name: str, layout: Layout, place: _Place) -> str:
+    """A weight's name; in a band of slices, the rows that belong to the slice."""
+    band, cells = place.placed, layout.names[name]
+    if band.band.per != "slice" or cells.height != band.cells.height:
+        return name
+    return cells.rows(place.row, min(place.row + SLICE, cells.height)).seen_from(band.cells.sheet)
+
+
+def _of_same(target: Band, band: Band) -> bool:
+    """Whether a row of one band belongs to what a formula of the other is for."""
+    if band.per in ("column", "filled"):
+        return target.rows == band.shape[-1]
+    return target.rows == band.rows and band.per not in ("band", "slice")
 
 
 @cache
@@ -133,6 +161,8 @@ def _number(key: str, layout: Layout, place: _Place) -> object:
             return place.row + 1
         case "column":
             return place.column + 1
+        case "number":  # the cell that numbers this row of a table
+            return f"${column_letters(LABEL_COLUMNS - 1)}{place.placed.cells.row + 1}"
         case "context":
             return layout.context
         case "max_bytes":
@@ -167,6 +197,8 @@ def _index(index: str, target: Placed, place: _Place) -> Range:
         case [":token", "head"]:
             width = target.dims[2]
             return cells.rows(0, place.row + 1).columns(place.head * width, (place.head + 1) * width)
+        case [":", "token"]:
+            return cells.columns(place.row, place.row + 1)
         case [":", "column"]:
             return cells.columns(place.column, place.column + 1)
         case ["column"]:

@@ -86,7 +86,7 @@ def _write_stage(worksheet: Any, look: Look, plan: Plan, sheet: Sheet) -> None:
         worksheet.write_number(FROZEN_ROWS - 1, LABEL_COLUMNS + column, column, look.column_title)
     for group in sheet.groups:
         if group[0].band.table:
-            _write_tables(worksheet, look, plan, group)
+            _write_tables(worksheet, look, plan, group, sheet.upright)
             continue
         for placed in group:
             _write_titles(worksheet, look, placed)
@@ -96,7 +96,9 @@ def _write_stage(worksheet: Any, look: Look, plan: Plan, sheet: Sheet) -> None:
             _write_labels(worksheet, look, plan, group[0])
 
 
-def _write_tables(worksheet: Any, look: Look, plan: Plan, group: tuple[Placed, ...]) -> None:
+def _write_tables(
+    worksheet: Any, look: Look, plan: Plan, group: tuple[Placed, ...], upright: tuple[Placed, ...]
+) -> None:
     """Columns side by side: above each its title, its name, a sentence, and what it starts from."""
     top = group[0].top
     worksheet.set_row(top + 3, 118 if group[0].cells.height > 1 else 66)
@@ -105,7 +107,7 @@ def _write_tables(worksheet: Any, look: Look, plan: Plan, group: tuple[Placed, .
         if band.table:
             worksheet.write_string(top, cells.column, band.table, look.heading["activation"])
             if band.rows != "token" and cells.height > 1:
-                for i in range(cells.height):
+                for i in range(1 if placed in upright else cells.height):
                     worksheet.write_number(cells.row + i, cells.column - 1, i + 1, look.place)
         worksheet.write_string(top + 1, cells.column, band.title, look.over)
         worksheet.write_string(top + 2, cells.column, band.name, look.small)
@@ -169,8 +171,9 @@ def _write_cells(worksheet: Any, look: Look, plan: Plan, placed: Placed) -> None
     """A blank cell where each row of each formula begins (of a long table, the first); or cells to be filled in."""
     band, cells = placed.band, placed.cells
     style = look.cells[band.format][band.kind]
+    is_long = band.rows == "vocab_size" or band.per in ("column", "filled")
     for formula in plan.formulas[band.name]:
-        for row in range(1 if band.rows == "vocab_size" else formula.cells.height):
+        for row in range(formula.cells.height if not is_long else formula.cells.row == cells.row):
             worksheet.write_blank(formula.cells.row + row, formula.cells.column, None, style)
     if band.scale:
         low, high = HEAT

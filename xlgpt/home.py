@@ -15,7 +15,7 @@ PROMPT = b"B7"  # the cell of that name
 PROMPT_ROW, ANSWER_ROW, TOP_ROW = 6, 10, 15
 FACTS_ROW = TOP_ROW + TOP + 4
 PROMPTS_ROW = FACTS_ROW + 22
-NAMED = ("context", "max_bytes", "precision")  # facts of the workbook that check reads too
+NAMED = ("context", "max_bytes", "matmul", "precision")  # facts of the workbook that check reads too
 PIECE_COLUMNS = (1, 2, 3, 4, 6, 7, 8, 9, 10, 11, 12, 13, 14)  # F is too narrow
 
 TRY = {
@@ -262,6 +262,7 @@ def _write_facts(home: Any, book: Any, look: Look, plan: Plan) -> None:
         ("positions it was trained for", "n_positions", config.n_positions),
         ("rows for tokens in this workbook", "context", plan.layout.context),
         ("bytes that a prompt may have", "max_bytes", plan.layout.max_bytes),
+        ("how matrices are multiplied", "matmul", plan.layout.matmul),
         ("digits of a weight", "precision", model.precision),
         ("layer norm's small number", "layer_norm_epsilon", config.layer_norm_epsilon),
         ("activation function", "activation_function", config.activation_function),

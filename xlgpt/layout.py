@@ -7,6 +7,7 @@ from functools import cache
 
 from xlgpt.config import GPT2Config
 from xlgpt.errors import SheetTooSmall, TemplateError
+from xlgpt.matmul import Matmul, Product, dot_products
 from xlgpt.template import Band, Slice, Stage, Weight, size, stages, weights
 from xlgpt.unicode import RANGES
 
@@ -112,6 +113,11 @@ class Sheet:
         """All bands, from the top."""
         return [placed for group in self.groups for placed in group]
 
+    @property
+    def upright(self) -> tuple[Placed, ...]:
+        """The bands with a column for each token: the last group, if there are any."""
+        return self.groups[-1] if self.groups[-1][0].band.per in ("column", "filled") else ()
+
 
 @dataclass(frozen=True)
 class PlacedWeight:
@@ -132,6 +138,14 @@ class Layout:
     weights: tuple[PlacedWeight, ...]
     bands: dict[str, Placed]
     names: dict[str, Range]  # of bands, weights, slices and the tokenizer's columns
+    matmul: Matmul = "mmult"
+    products: tuple[Product, ...] = ()  # matrix products that stand as dot products
+
+    def columns_of(self, name: str) -> tuple[str, int, int]:
+        """The tensor that a weight or a slice of one is of, and its columns from one up to another."""
+        cells = self.names[name]
+        of = next(p for p in self.weights if (p.cells.sheet, p.cells.row) == (cells.sheet, cells.row))
+        return of.weight.name, cells.column, cells.column + cells.width
 
     def weight_sheets(self) -> dict[str, list[PlacedWeight]]:
         """The tensors of each weight sheet, from the top."""
@@ -141,9 +155,10 @@ class Layout:
         return found
 
 
-def lay_out(config: GPT2Config, context: int, max_bytes: int, n_merges: int) -> Layout:
+def lay_out(config: GPT2Config, context: int, max_bytes: int, n_merges: int, matmul: Matmul = "mmult") -> Layout:
     """Place every band, weight and table of the tokenizer. Raises SheetTooSmall, TemplateError."""
-    sheets = tuple(_lay_out_sheet(stage, config, context, max_bytes) for stage in stages(config))
+    stages_, products = dot_products(stages(config), config) if matmul == "sumproduct" else (stages(config), ())
+    sheets = tuple(_lay_out_sheet(stage, config, context, max_bytes) for stage in stages_)
     weights_ = tuple(_lay_out_weights(config))
     bands = {placed.band.name: placed for sheet in sheets for placed in sheet.bands}
     names = {name: placed.cells for name, placed in bands.items()}
@@ -166,7 +181,7 @@ def lay_out(config: GPT2Config, context: int, max_bytes: int, n_merges: int) -> 
                 f"of the sheet {cells.sheet!r}; a sheet has {MAX_ROWS:,} rows and {MAX_COLUMNS:,} columns. "
                 "Choose a smaller context or a smaller model."
             )
-    return Layout(config, context, max_bytes, sheets, weights_, bands, names)
+    return Layout(config, context, max_bytes, sheets, weights_, bands, names, matmul, products)
 
 
 def _lay_out_sheet(stage: Stage, config: GPT2Config, context: int, max_bytes: int) -> Sheet:

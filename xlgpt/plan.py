@@ -7,6 +7,7 @@ from xlgpt.checkpoint import Model
 from xlgpt.compile import Formula, formulas
 from xlgpt.errors import ContextTooLong, PromptTooLong, UsageError, WorkbookTooLarge
 from xlgpt.layout import Layout, lay_out
+from xlgpt.matmul import CHOICES, Matmul
 from xlgpt.package import LIMIT
 from xlgpt.tables import Table, tables
 from xlgpt.values import Values, expected
@@ -39,7 +40,9 @@ class Plan:
         return self.model.parameters > MANUAL_FROM
 
 
-def make_plan(model: Model, prompt: str | None, context: int | None, max_bytes: int | None) -> Plan:
+def make_plan(
+    model: Model, prompt: str | None, context: int | None, max_bytes: int | None, matmul: str = "auto"
+) -> Plan:
     """Lay the workbook out and run the reference on the prompt.
 
     Raises PromptTooLong, ContextTooLong, UsageError, SheetTooSmall, BadCheckpoint, BadVocabulary, TemplateError.
@@ -72,13 +75,21 @@ def make_plan(model: Model, prompt: str | None, context: int | None, max_bytes: 
             f"shorten it, or give --context {len(ids)} or more (at most {positions})."
         )
     _check_size(model)
-    layout = lay_out(model.config, context, max_bytes, len(model.tokenizer.merges))
+    layout = lay_out(model.config, context, max_bytes, len(model.tokenizer.merges), _matmul(matmul, model))
     compiled = {
         placed.band.name: list(formulas(layout, sheet, placed)) for sheet in layout.sheets for placed in sheet.bands
     }
-    return Plan(
-        model, prompt, layout, compiled, expected(prompt, model, context, max_bytes), tables(layout, model.tokenizer)
-    )
+    return Plan(model, prompt, layout, compiled, expected(prompt, model, layout), tables(layout, model.tokenizer))
+
+
+def _matmul(wanted: str, model: Model) -> Matmul:
+    """How matrix products become cells. By itself: dot products where a recalculation is worth waiting for less."""
+    match wanted:
+        case "mmult" | "sumproduct":
+            return wanted
+        case "auto":
+            return "sumproduct" if model.parameters > MANUAL_FROM else "mmult"
+    raise UsageError(f"--matmul {wanted}: write {', '.join(CHOICES[:-1])} or {CHOICES[-1]}.")
 
 
 def _check_size(model: Model) -> None:

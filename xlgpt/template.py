@@ -25,7 +25,7 @@ class Band:
     formula: str = ""
     first: str = ""
     start: int | None = None
-    per: Literal["row", "head", "cell", "band"] = "row"
+    per: Literal["row", "head", "cell", "band", "slice", "column", "filled"] = "row"
     table: str = ""
     column: str = ""
     beside: bool = False
@@ -46,7 +46,9 @@ class Band:
     @property
     def is_array(self) -> bool:
         """Whether its formulas are array formulas: where one fills several cells, or where the template says so."""
-        return self.array or (self.per != "cell" and (len(self.shape) > 1 or self.per == "band"))
+        return self.array or (
+            self.per not in ("cell", "filled") and (len(self.shape) > 1 or self.per in ("band", "slice"))
+        )
 
 
 @dataclass(frozen=True)

@@ -13,24 +13,25 @@ from numpy.typing import NDArray
 from xlgpt import reference
 from xlgpt.bpe import Piece, Tokenization, tokenization
 from xlgpt.checkpoint import Model
-from xlgpt.layout import Placed
+from xlgpt.layout import Layout, Placed
+from xlgpt.matmul import Columns, helper_values
 from xlgpt.tokenizer import Tokenizer
 
 Values = NDArray[Any]
 TOP = 10
 
 
-def expected(prompt: str, model: Model, context: int, max_bytes: int) -> dict[str, Values]:
+def expected(prompt: str, model: Model, layout: Layout) -> dict[str, Values]:
     """Every band's values by name: a row for each token in use (of the bands before the model, every row).
 
     For an empty prompt, only those bands that have something to say.
     """
     tokenizer = model.tokenizer
     ids = tokenizer.encode(prompt)
-    values = steps(tokenization(prompt, tokenizer), tokenizer, max_bytes) | {
+    values = steps(tokenization(prompt, tokenizer), tokenizer, layout.max_bytes) | {
         "n_tokens": _column([len(ids)]),
         "status": _column(["ok" if ids else "There is no token: type a text into the prompt."]),
-        "position": _column([i if i < len(ids) else -1 for i in range(context)]),
+        "position": _column([i if i < len(ids) else -1 for i in range(layout.context)]),
     }
     if not ids:
         return values
@@ -42,7 +43,8 @@ def expected(prompt: str, model: Model, context: int, max_bytes: int) -> dict[st
         "tokens": _column([tokenizer.shown(i) for i in ids]),
         "ln_final.last": seen["ln_final.normalized"][-1:],
     }
-    return values | readout(logits, tokenizer)
+    weights = Columns(model.weights, {product.weight: layout.columns_of(product.weight) for product in layout.products})
+    return values | readout(logits, tokenizer) | helper_values(layout.products, values, weights)
 
 
 def readout(logits: NDArray[np.float64], tokenizer: Tokenizer) -> dict[str, Values]:
@@ -68,9 +70,11 @@ def _by_token(name: str, value: Values) -> Values:
 
 def on_sheet(values: Values, placed: Placed) -> Values:
     """A band's values as they stand in its cells: [rows in use, columns]. Cells without a number hold NaN."""
-    missing = placed.dims[-1] - values.shape[-1] if len(placed.dims) == 3 else 0
-    if missing:  # a column per key, and fewer tokens than the context has rows
-        values = np.pad(values, ((0, 0), (0, 0), (0, missing)), constant_values=np.nan)
+    by_token = len(placed.dims) > 1 and placed.band.shape[-1] in ("key", "token")
+    missing = placed.dims[-1] - values.shape[-1] if by_token else 0
+    if missing:  # a column per key or token, and fewer tokens than the context has rows
+        edges = [(0, 0)] * (values.ndim - 1)
+        values = np.pad(values, (*edges, (0, missing)), constant_values=np.nan)
     return values.reshape(len(values), -1)
 
 

@@ -20,6 +20,7 @@ from xlgpt.layout import PlacedWeight, Range, Sheet
 from xlgpt.package import Package, replacing
 from xlgpt.plan import Plan
 from xlgpt.tables import Table
+from xlgpt.upright import with_upright
 from xlgpt.values import Values, on_sheet
 from xlgpt.weightsheet import WORTH_IT, Job, Tensor, results, workers
 
@@ -90,8 +91,9 @@ def _write_parts(package: Package, skeleton: zipfile.ZipFile, names: dict[str, s
     weights = plan.layout.weight_sheets()
     filled = [formula for band in plan.formulas.values() for formula in band]
     cells = plan.model.parameters + sum(formula.cells.height * formula.cells.width for formula in filled)
+    cells += sum(max(placed.cells.height for placed in s.upright) for s in plan.layout.sheets if s.upright)
     cells += sum(sum(map(len, table.columns)) for table in plan.tables.values())
-    formulas = len(filled)
+    formulas = sum(1 if formula.is_array else formula.cells.height for formula in filled)
     strings = Strings(skeleton.read(STRINGS))
     for part in skeleton.namelist():
         xml, name = skeleton.read(part), names.get(part, "")
@@ -99,7 +101,8 @@ def _write_parts(package: Package, skeleton: zipfile.ZipFile, names: dict[str, s
         formulas += xml.count(b"<f>")
         if name in sheets or name in plan.tables:
             starts = _starts(sheets[name], plan) if name in sheets else {}
-            package.add(part, [_filled(xml, starts, plan.tables.get(name), strings)])
+            xml = _filled(xml, starts, plan.tables.get(name), strings)
+            package.add(part, with_upright(xml, sheets[name], plan) if name in sheets else [xml])
         elif name == HOME:
             package.add(part, [_with_prompt(_typed(xml), plan.prompt, strings)])
         elif name not in weights and part != STRINGS:
@@ -141,7 +144,7 @@ Starts = dict[bytes, tuple[Formula, int, Values | None]]  # where a row of a for
 def _starts(sheet: Sheet, plan: Plan) -> Starts:
     """Every place on a sheet where a row of a formula's cells begins."""
     starts: Starts = {}
-    for placed in sheet.bands:
+    for placed in (placed for placed in sheet.bands if placed not in sheet.upright):
         values = on_sheet(plan.values[placed.band.name], placed) if placed.band.name in plan.values else ()
         for formula in plan.formulas[placed.band.name]:
             left = formula.cells.column - placed.cells.column

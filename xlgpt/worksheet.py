@@ -219,7 +219,7 @@ class _Reader:
         self.saved: list[Values] = []
         self.bare: set[int] = set()  # formulas without a saved value
         self._tall: list[int] = []  # array formulas that reach below the row of their first cell
-        self._shared: dict[bytes, tuple[str, str]] = {}  # the formula that others repeat, and its cell
+        self._shared: dict[bytes, Translator] = {}  # the formula that others repeat, at its cell
 
     def read(self, row: int, cells: bytes) -> None:
         """One row."""
@@ -263,10 +263,10 @@ class _Reader:
     def _share(self, group: bytes, text: str, cells: Range) -> str:
         """A shared formula (ECMA-376 18.3.1.40): written out once, then moved along."""
         if text:
-            self._shared[group] = text, cells.first
+            self._shared[group] = Translator(f"={text}", origin=cells.first)
             return text
-        master, origin = self._shared.get(group, ("", cells.first))
-        return str(Translator(f"={master}", origin=origin).translate_formula(cells.first))
+        master = self._shared.get(group)
+        return str(master.translate_formula(cells.first)) if master else ""
 
 
 def cell_value(attributes: bytes, inside: bytes, strings: list[str]) -> Scalar | None:
