@@ -9,7 +9,7 @@ import xlgpt
 from xlgpt.book import Book
 from xlgpt.check_weights import check_weights
 from xlgpt.checkpoint import load
-from xlgpt.errors import UsageError
+from xlgpt.errors import UsageError, WorkbookTooLarge
 from xlgpt.precision import rounded, significant
 from xlgpt.worksheet import rows
 
@@ -57,3 +57,9 @@ def test_a_senseless_precision_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="--precision 10: give 1 to 9 significant digits"):
         xlgpt.build(tmp_path / "book.xlsx", model="tiny", precision=10)
     assert rounded(load("tiny"), None).precision == 0
+
+
+def test_what_is_too_large_may_fit_with_fewer_digits(tmp_path: Path) -> None:
+    with pytest.raises(WorkbookTooLarge, match=r"4\.7 GB.*or give --precision 6\."):
+        xlgpt.build(tmp_path / "book.xlsx", model="random:gpt2-large")
+    assert not list(tmp_path.iterdir())

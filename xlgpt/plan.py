@@ -18,7 +18,7 @@ DEFAULT_BYTES, SMALL_BYTES = 256, 128  # of a prompt; the smaller for a model th
 MOST_BYTES = 1000  # the sheet Pieces has twice as many columns, and half their square in cells
 CELL_TEXT = 32_767  # characters in one cell, counted in UTF-16 (Excel's specifications and limits)
 # Measured: a weight's decimal and its tags, compressed, by its significant digits; 0 for the shortest that is exact.
-BYTES_A_WEIGHT = {0: 6.1, 1: 1.9, 2: 2.6, 3: 3.2, 4: 3.8, 5: 4.4, 6: 4.9, 7: 5.5, 8: 6.0, 9: 6.1}
+BYTES_A_WEIGHT = {0: 6.1, 1: 2.0, 2: 2.6, 3: 3.3, 4: 3.9, 5: 4.6, 6: 5.2, 7: 5.8, 8: 6.1, 9: 6.1}
 LEAST_DIGITS = 3  # of weights that a model still speaks with
 MANUAL_FROM = 3_000_000  # weights; above it a recalculation takes long enough to be asked for
 
@@ -96,7 +96,7 @@ def _check_size(model: Model) -> None:
     """Fail before the work where the file would surely pass what Excel reads."""
     size = model.parameters * BYTES_A_WEIGHT[model.precision]
     if size > LIMIT:
-        fits = [n for n in range(1, 9) if model.parameters * BYTES_A_WEIGHT[n] <= LIMIT and n >= LEAST_DIGITS]
+        fits = [n for n in range(LEAST_DIGITS, 8) if model.parameters * BYTES_A_WEIGHT[n] <= LIMIT]
         raise WorkbookTooLarge(
             f"{model.name} has {model.parameters:,} parameters; its workbook would have about {size / 1e9:.1f} GB, "
             "and beyond 4 GiB Excel does not read it. Build a smaller model"
