@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from itertools import zip_longest
 from xml.sax.saxutils import escape
 
 import numpy as np
@@ -11,8 +12,10 @@ from numpy.typing import NDArray
 from xlgpt.compile import Formula
 from xlgpt.layout import LABEL_COLUMNS, Placed, Sheet, column_letters
 from xlgpt.plan import Plan
+from xlgpt.precision import significant
 
 DIMENSION = re.compile(rb'<dimension ref="([A-Z]+\d+):([A-Z]+)\d+"/>')
+DIGITS = 7
 CHUNK = 256  # rows compressed at a time
 NUMBERS = column_letters(LABEL_COLUMNS - 1).encode()  # the column that numbers the rows
 
@@ -38,28 +41,38 @@ def with_upright(xml: bytes, sheet: Sheet, plan: Plan) -> Iterator[bytes]:
     for start in range(0, height, CHUNK):
         yield b"".join(
             b'<row r="%d"><c r="%b%d" s="%d"><v>%d</v></c>' % (row + i, NUMBERS, row + i, number, i)
-            + b"".join(band[i - 1] for band in lines if i <= len(band))
+            + _joined(sheet.upright, lines, i)
             + b"</row>"
             for i in range(start + 1, min(start + CHUNK, height) + 1)
         )
     yield after
 
 
+def _joined(upright: tuple[Placed, ...], lines: list[list[bytes]], i: int) -> bytes:
+    """The i-th row of all bands, from 1. The place of a cell is written where the cell before it is not there."""
+    row, end = b"", LABEL_COLUMNS
+    for placed, line in zip(upright, lines, strict=True):
+        if i <= len(line):
+            cells = placed.cells.rows(i - 1, i)
+            row += (
+                line[i - 1]
+                if cells.column == end
+                else line[i - 1].replace(b"<c", b'<c r="%b"' % cells.first.encode(), 1)
+            )
+            end = cells.column + cells.width
+    return row
+
+
 def _lines(placed: Placed, plan: Plan, style: int, group: int) -> Iterator[bytes]:
-    """A band's cells, row by row, the first with the formulas. Saved values have the digits of a float32."""
+    """A band's cells, row by row, the first with the formulas. Saved values have 7 digits, within what check allows."""
     cells, formulas = placed.cells, plan.formulas[placed.band.name]
     values = plan.values.get(placed.band.name, np.empty((cells.height, 0)))
     is_array = placed.band.is_array
     later = [b"" if is_array else b'<f t="shared" si="%d"/>' % (group + i) for i in range(cells.width)]
     first = [_first(formula, group + i) for i, formula in enumerate(formulas)]
-    letters = column_letters(cells.column).encode()
     for i, shown in enumerate(_printed(values)):
-        place = b' r="%b%d"' % (letters, cells.row + 1 + i)
-        line = [
-            _cell(place if j == 0 else b"", style, formula, shown[j] if j < len(shown) else None)
-            for j, formula in enumerate(first if i == 0 else later)
-        ]
-        yield b"".join(line)
+        line = zip_longest(first if i == 0 else later, shown)
+        yield b"".join(_cell(style, formula, value) for formula, value in line)
 
 
 def _first(formula: Formula, group: int) -> bytes:
@@ -68,15 +81,15 @@ def _first(formula: Formula, group: int) -> bytes:
     return b'<f t="%b ref="%b">%b</f>' % (kind, formula.cells.a1.encode(), escape(formula.text).encode())
 
 
-def _cell(place: bytes, style: int, formula: bytes, shown: bytes | None) -> bytes:
+def _cell(style: int, formula: bytes, shown: bytes | None) -> bytes:
     if shown is not None:
-        return b'<c%b s="%d">%b<v>%b</v></c>' % (place, style, formula, shown)
+        return b'<c s="%d">%b<v>%b</v></c>' % (style, formula, shown)
     if formula:
-        return b'<c%b s="%d" t="str">%b<v></v></c>' % (place, style, formula)
-    return b'<c%b s="%d"/>' % (place, style)
+        return b'<c s="%d" t="str">%b<v></v></c>' % (style, formula)
+    return b'<c s="%d"/>' % style
 
 
 def _printed(values: NDArray[np.float64]) -> Iterator[list[bytes]]:
     """The numbers of each row."""
-    for row in values.astype(np.float32, order="C"):
+    for row in significant(values.astype(np.float32, order="C"), DIGITS):
         yield orjson.dumps(row, option=orjson.OPT_SERIALIZE_NUMPY)[1:-1].split(b",") if len(row) else []
