@@ -1,6 +1,6 @@
 """How long LibreOffice takes over a workbook: load, a full calculation, and one after an edit of the last token.
 
-    python bench/libreoffice_speed.py [--model random:gpt2] [--context 16]
+    python bench/libreoffice_speed.py [--model random:gpt2] [--context 16] [--matmul auto]
 
 Every row of the context is in use. Prints a Markdown table.
 """
@@ -14,6 +14,7 @@ import xlgpt
 from xlgpt.book import Book
 from xlgpt.checkpoint import load
 from xlgpt.engines.libreoffice import LibreOffice
+from xlgpt.matmul import CHOICES
 
 PASSAGE = "If today is Tuesday, tomorrow is Wednesday. Mike is quick. He moves quickly. The cow says moo. " * 20
 
@@ -29,6 +30,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="random:gpt2")
     parser.add_argument("--context", type=int, default=16)
+    parser.add_argument("--matmul", default="auto", choices=CHOICES)
     args = parser.parse_args()
     rows: list[tuple[str, float]] = []
 
@@ -39,25 +41,27 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "book.xlsx"
         start = time.perf_counter()
-        built = xlgpt.build(path, model=args.model, context=args.context, prompt=full_prompt(args.model, args.context))
+        prompt = full_prompt(args.model, args.context)
+        built = xlgpt.build(path, model=args.model, context=args.context, prompt=prompt, matmul=args.matmul)
         start = timed("build", start)
         book = Book(path)
-        prompt, reads = book.prompt, book.named("next_token")
+        reads = book.named("next_token")
         start = time.perf_counter()
         engine = LibreOffice(book)
         try:
             engine.read(book.named("n_tokens"))  # it loads while others work; wait for it
             start = timed("start LibreOffice and load", start)
-            engine.calculate(prompt)
+            engine.calculate(book.prompt)
             engine.read(reads)
-            start = timed(f"calculate {len(prompt.ids)} tokens", start)
+            start = timed(f"calculate {len(book.prompt.ids)} tokens", start)
             ids = book.named("token_ids")
-            engine.write(ids.cell(len(prompt.ids) - 1, 0), 1.0)
+            engine.write(ids.cell(len(book.prompt.ids) - 1, 0), 1.0)
             engine.read(reads)
             start = timed("calculate after an edit of the last token", start)
         finally:
             engine.close()
-    print(f"{args.model}, {built.cells:,} cells, {built.formulas:,} formulas, {built.size / 1e6:.0f} MB\n")
+    cells = f"{built.cells:,} cells, {built.formulas:,} formulas, {built.size / 1e6:.0f} MB"
+    print(f"{args.model}, {args.matmul}: {cells}, {built.peak_memory / 1e6:.0f} MB of memory to build\n")
     print("| step | seconds |\n| --- | ---: |")
     for what, seconds in rows:
         print(f"| {what} | {seconds:.1f} |")

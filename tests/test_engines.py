@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+import timeit
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -201,6 +202,15 @@ class TestTheLibraryIsAsTheWorkaroundsSay:
         formulas.get_functions()["MMULT"](BLOCK.T.copy().view(Counted), BLOCK.copy().view(Counted))
         assert "MMULT" in gaps.NOTES
         assert looked >= 2 * BLOCK.size
+
+    def test_sumproduct_compares_numbers_as_objects(self) -> None:
+        numbers = np.ones((4000, 1))
+        slow, fast = (
+            min(timeit.repeat(lambda f=f: f(numbers, numbers), number=5, repeat=3))
+            for f in (formulas.get_functions()["SUMPRODUCT"], np.vdot)
+        )
+        assert "SUMPRODUCT" in gaps.NOTES
+        assert slow > 5 * fast
 
     def test_if_calculates_both_branches(self) -> None:
         calculated = []

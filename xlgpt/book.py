@@ -16,7 +16,7 @@ from xlgpt.config import ACTIVATIONS, GPT2Config
 from xlgpt.errors import BrokenWorkbook, ForeignWorkbook, NotAWorkbook, PromptTooLong
 from xlgpt.layout import Layout, Placed, Range, lay_out
 from xlgpt.settings import Settings, input_bands
-from xlgpt.template import Room, optional_sheets, weight_shapes
+from xlgpt.template import Matmul, Room, optional_sheets, weight_shapes
 from xlgpt.tokenizer import Tokenizer
 from xlgpt.workbook import MAIN, sheet_names
 from xlgpt.worksheet import CELL, PHONETIC, TEXT, Cells, Scalar, a1_range, cell_value, numbers, read_cells, rows, xtext
@@ -198,6 +198,17 @@ class Book:
         return cast(int, self._checked("max_bytes", self.constant("max_bytes"), int))
 
     @cached_property
+    def matmul(self) -> Matmul:
+        """How matrix products stand in cells."""
+        return "sumproduct" if self.has("matmul") and self.constant("matmul") == "sumproduct" else "mmult"
+
+    @cached_property
+    def precision(self) -> int:
+        """To how many significant digits the weights were rounded; 0 for exact ones."""
+        digits = self.constant("precision") if self.has("precision") else 0.0
+        return 0 if digits == 0 else cast(int, self._checked("precision", digits, int))
+
+    @cached_property
     def context(self) -> int:
         """How many tokens there are rows for."""
         return cast(int, self._checked("context", self.constant("context"), int))
@@ -267,7 +278,7 @@ class Book:
     def model(self) -> Model:
         """The model that the workbook holds; the reference can run on it."""
         name, source, licence = (str(self.constant(f"about.{key}") or "") for key in ("model", "source", "licence"))
-        return Model(name, source, licence, self.config, self.tokenizer, cast(Weights, self.weights))
+        return Model(name, source, licence, self.config, self.tokenizer, cast(Weights, self.weights), self.precision)
 
     @cached_property
     def layout(self) -> Layout:
@@ -278,7 +289,7 @@ class Book:
     def room(self) -> Room:
         """What there are rows for, and which optional sheets there are."""
         there = (name for name, tab in optional_sheets().items() if tab in self._parts)
-        return Room(self.context, self.max_bytes, self.new_tokens, tuple(there))
+        return Room(self.context, self.max_bytes, self.new_tokens, tuple(there), self.matmul)
 
     @cached_property
     def settings(self) -> Settings:

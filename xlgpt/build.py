@@ -14,6 +14,7 @@ from xlgpt.checkpoint import load
 from xlgpt.errors import UsageError
 from xlgpt.package import check_target
 from xlgpt.plan import make_plan
+from xlgpt.precision import rounded
 from xlgpt.template import optional_sheets
 from xlgpt.workbook import Progress, Written, write_workbook
 
@@ -47,6 +48,8 @@ def build(
     context: int | None = None,
     max_bytes: int | None = None,
     generate: int | None = None,
+    matmul: str = "auto",
+    precision: int | None = None,
     seed: int = 0,
     sheets: str = "all",
     progress: Progress = silent,
@@ -56,7 +59,9 @@ def build(
     model: gpt2, tiny, random:gpt2, random:n_layer=2,…, a folder in the Hub's layout, or an id on the Hub.
     prompt: what the model is to go on from. context: how many tokens there are rows for. max_bytes: how long a
     prompt the workbook can cut into tokens, 256 unless told (128 for a small model). generate: how many tokens it can
-    write behind the prompt, 8 unless told (32 for a small model). seed: of a random model.
+    write behind the prompt, 8 unless told (32 for a small model). matmul: how a matrix product becomes cells: mmult,
+    sumproduct (faster in LibreOffice, more cells) or auto. precision: to how many significant digits weights are
+    rounded; None writes each so that it reads back bit for bit. seed: of a random model.
     sheets: those that look inside the model, all, none, or some of their names with commas between.
     Raises a subclass of XlgptError, with a sentence that says what to do; then no file is left behind.
     """
@@ -64,11 +69,10 @@ def build(
     check_target(Path(path))
     wanted = chosen_sheets(sheets)
     progress("Finding the model", 0, 1)
-    found = load(model, seed)
+    found = rounded(load(model, seed), precision)
     with uncollected():
-        written: Written = write_workbook(
-            Path(path), make_plan(found, prompt, context, max_bytes, generate, wanted), progress
-        )
+        plan = make_plan(found, prompt, context, max_bytes, generate, wanted, matmul)
+        written: Written = write_workbook(Path(path), plan, progress)
     return Built(written.path, written.size, written.cells, written.formulas, time.monotonic() - start, peak_memory())
 
 

@@ -14,6 +14,7 @@ from xlgpt.engines import Engine, FormulasLibrary, start
 from xlgpt.errors import BrokenWorkbook, FormulaError, UsageError
 from xlgpt.inventory import CheckedSheet, plan_of
 from xlgpt.layout import Range
+from xlgpt.precision import rounded
 from xlgpt.report import BandResult, PromptResult, Report, SheetResult
 from xlgpt.settings import Settings
 from xlgpt.values import expected
@@ -41,8 +42,9 @@ def check(
     """Calculate a workbook and compare every band with the reference.
 
     engine: formulas or libreoffice. prompts: what to try; by default the prompt in the file and three more.
-    model: a checkpoint that the weights must equal bit for bit. chain: each sheet goes on from what those before it
-    calculated, not from the reference. rows: "last" or a number of rows, for a quick look.
+    model: a checkpoint that the weights must equal bit for bit, or, in a workbook of fewer digits, once it is rounded
+    alike. chain: each sheet goes on from what those before it calculated, not from the reference.
+    rows: "last" or a number of rows, for a quick look.
     Raises NotAWorkbook, ForeignWorkbook, BrokenWorkbook, PromptTooLong, UsageError, EngineNotFound, EngineFailed.
     """
     began = time.monotonic()
@@ -53,7 +55,7 @@ def check(
     results: list[PromptResult] = []
     calculating = start(engine, book, start_timeout)
     try:
-        weights = tuple(check_weights(book, load(model) if model else None, progress))
+        weights = tuple(check_weights(book, rounded(load(model), book.precision) if model else None, progress))
         if not any(sheet.problems for sheet in weights if sheet.sheet in book.weights.sheets):
             checker = Checker(book, calculating, chain, last_rows, plan, progress)
             results = [checker.check(case, share=(i, len(chosen))) for i, case in enumerate(chosen)]

@@ -50,7 +50,10 @@ class Weights(Protocol):
 
 @dataclass(frozen=True)
 class Model:
-    """A GPT-2: its configuration, vocabulary and weights, and where they come from."""
+    """A GPT-2: its configuration, vocabulary and weights, and where they come from.
+
+    precision: to how many significant digits its weights were rounded; 0 where they are the checkpoint's own.
+    """
 
     name: str
     source: str
@@ -58,6 +61,7 @@ class Model:
     config: GPT2Config
     tokenizer: Tokenizer
     weights: Weights
+    precision: int = 0
 
     @property
     def parameters(self) -> int:

@@ -19,6 +19,7 @@ from xlgpt.circuit import ABLATIONS, Ablation, circuit
 from xlgpt.circuit import tables as circuit_tables
 from xlgpt.engines import NAMES
 from xlgpt.errors import UsageError, XlgptError
+from xlgpt.matmul import CHOICES
 from xlgpt.run import Answer, Session
 from xlgpt.tokenize import tables, tokenize
 from xlgpt.workbook import Progress as Report
@@ -65,6 +66,14 @@ def cli() -> None:
 @click.option("--context", type=int, help="How many tokens there are rows for.  [default: 40; 64 for a small model]")
 @click.option("--max-bytes", type=int, help="How many bytes a prompt may have.  [default: 256; 128 for a small model]")
 @click.option("--generate", type=int, help="How many tokens it can write.  [default: 8; 32 for a small model]")
+@click.option(
+    "--matmul",
+    type=click.Choice(CHOICES),
+    default="auto",
+    show_default=True,
+    help="How a matrix product becomes cells: sumproduct is faster in LibreOffice and takes more of them.",
+)
+@click.option("--precision", type=int, help="Significant digits of a weight.  [default: all, bit for bit]")
 @click.option("--seed", type=int, default=0, show_default=True, help="The seed of a random model.")
 @click.option("--sheets", default="all", show_default=True, help="Those that look inside: all, none, or NAME,NAME,…")
 def build_command(out: Path, **options: Any) -> None:

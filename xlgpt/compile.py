@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from functools import cache
 
 from xlgpt.errors import TemplateError
-from xlgpt.layout import Layout, Placed, Range, Sheet
-from xlgpt.template import Stage, numbers, optional_sheets, size
+from xlgpt.layout import LABEL_COLUMNS, Layout, Placed, Range, Sheet, column_letters
+from xlgpt.matmul import SLICE
+from xlgpt.template import Band, Stage, numbers, optional_sheets, size
 
 PLACEHOLDER = re.compile(r"\{([^{}]+)\}")  # the innermost braces
 REFERENCE = re.compile(r"(?P<name>[^\[\]]+?)(?:\[(?P<index>[^\[\]]+)\])?")
@@ -25,7 +26,11 @@ Known = dict[tuple[int, str], str]  # what an expression stands for in all cells
 
 @dataclass(frozen=True)
 class Formula:
-    """A formula without its `=`, and the cells it fills. An array formula fills them all at once."""
+    """A formula without its `=`, and the cells it fills.
+
+    An array formula fills them all at once; any other is that of the first cell, and the cells below it have the same,
+    moved along.
+    """
 
     cells: Range
     text: str
@@ -34,7 +39,7 @@ class Formula:
 
 @dataclass(frozen=True)
 class _Place:
-    """What the words `row`, `column` and `head` mean in one formula."""
+    """What the words `row`, `column` and `head` mean in one formula. Of a token's column, the row is the token's."""
 
     placed: Placed
     stage: Stage
@@ -66,6 +71,14 @@ def _places(sheet: Sheet, placed: Placed) -> Iterator[tuple[Range, _Place]]:
         return
     if placed.band.per == "column":
         yield from ((cells.columns(i, i + 1), _Place(placed, stage, 0, i)) for i in range(cells.width))
+        return
+    if placed.band.per == "slice":
+        for row in range(0, cells.height, SLICE):
+            yield cells.rows(row, min(row + SLICE, cells.height)), _Place(placed, stage, row)
+        return
+    if placed.band.is_upright:
+        for token in range(cells.width):
+            yield cells.columns(token, token + 1), _Place(placed, stage, token)
         return
     for row in range(cells.height):
         line = cells.rows(row, row + 1)
@@ -133,11 +146,11 @@ def _resolve(expression: str, layout: Layout, place: _Place) -> str:
     if index == "part":
         return _part(layout.names[name], layout, place).absolute
     if name not in layout.bands:
-        return _first_rows(layout.names[name], index, place) if index else name
+        return _weight(name, index, layout, place)
     target = layout.bands[name]
     if index:
         cells = _index(index, target, place)
-    elif target.band.rows == place.placed.band.rows and target.dims[0] > 1 and place.placed.band.goes_by_row:
+    elif _of_same(target.band, place.placed.band) and target.dims[0] > 1:
         cells = target.cells.rows(place.row, place.row + 1)
     else:
         return name
@@ -148,11 +161,23 @@ def _resolve(expression: str, layout: Layout, place: _Place) -> str:
     return sheet + bang + CORNER.sub(r"\1$\2", corners)
 
 
-def _first_rows(weight: Range, index: str, place: _Place) -> str:
-    """So many rows of a weight: `[:128]`, or all where there are fewer."""
-    if not index.removeprefix(":").isdecimal():
-        raise TemplateError(f"The formula of {place.placed.band.name} picks [{index}] of a weight; [:128] is possible.")
-    return weight.rows(0, min(int(index[1:]), weight.height)).absolute
+def _weight(name: str, index: str, layout: Layout, place: _Place) -> str:
+    """A weight's name; with `[:128]` so many rows, or all there are; in a band of slices, the slice's rows."""
+    band, cells = place.placed, layout.names[name]
+    if index:
+        if not index.removeprefix(":").isdecimal():
+            raise TemplateError(f"The formula of {band.band.name} picks [{index}] of a weight; [:128] is possible.")
+        return cells.rows(0, min(int(index[1:]), cells.height)).absolute
+    if band.band.per != "slice" or cells.height != band.cells.height:
+        return name
+    return cells.rows(place.row, min(place.row + SLICE, cells.height)).seen_from(band.cells.sheet)
+
+
+def _of_same(target: Band, band: Band) -> bool:
+    """Whether a row of one band belongs to what a formula of the other is for."""
+    if band.is_upright:
+        return target.rows == band.shape[-1]
+    return target.rows == band.rows and band.goes_by_row
 
 
 @cache
@@ -179,6 +204,8 @@ def _number(key: str, layout: Layout, place: _Place) -> object:
             return place.column
         case "across-1":
             return place.column - 1
+        case "number":  # the cell that numbers this row of a table
+            return f"${column_letters(LABEL_COLUMNS - 1)}{place.placed.cells.row + 1}"
     return numbers(layout.config, layout.room).get(key, getattr(layout.config, key, None))
 
 
@@ -225,6 +252,8 @@ def _index(index: str, target: Placed, place: _Place) -> Range:
         case [":", "across"]:
             width = target.dims[-1]
             return cells.columns(place.column * width, (place.column + 1) * width)
+        case [":", "token"]:
+            return cells.columns(place.row, place.row + 1)
         case [":", "column"]:
             return cells.columns(place.column, place.column + 1)
         case ["column"]:

@@ -137,7 +137,7 @@ def _write_tables(worksheet: Any, look: Look, plan: Plan, sheet: Sheet, group: t
         if band.table:
             worksheet.write_string(top, cells.column, band.table, look.heading["activation"])
             if band.rows != "token" and cells.height > 1 and cells.column > 1:
-                for i in range(cells.height):
+                for i in range(1 if placed in sheet.upright else cells.height):
                     _write_number(worksheet, look, placed, i, cells.column - 1)
         worksheet.write_string(top + 1, cells.column, band.title, look.over)
         worksheet.write_string(top + 2, cells.column, band.name, look.small)
@@ -202,7 +202,7 @@ def _write_labels(worksheet: Any, look: Look, plan: Plan, placed: Placed) -> Non
         row = placed.cells.row + i
         if placed.band.rows == "token":
             for column, (name, style) in enumerate((("position", look.place), ("tokens", look.label))):
-                source = plan.layout.names[name].rows(i, i + 1).seen_from(placed.cells.sheet)
+                source = plan.layout.names[name].rows(i, i + 1).absolute  # so that no two are alike
                 worksheet.write_formula(row, column, f"={source}", style, _label(plan, name, i))
         elif placed.cells.height > 1:
             _write_number(worksheet, look, placed, i, 0)
@@ -230,7 +230,7 @@ def _write_cells(worksheet: Any, look: Look, plan: Plan, placed: Placed) -> None
     if band.is_input:
         write_input(worksheet, look, plan, placed)
     if band.formula:
-        for row in range(1 if band.rows == "vocab_size" else cells.height):
+        for row in range(1 if band.rows == "vocab_size" or band.is_upright else cells.height):
             worksheet.write_blank(cells.row + row, cells.column, None, style)
     if band.scale:
         low, high = HEAT

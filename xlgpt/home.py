@@ -15,7 +15,8 @@ FIRST, LAST = 1, 14  # the columns that the page uses, B to O
 PROMPT = b"B7"  # the cell of that name
 PROMPT_ROW, ANSWER_ROW, TOP_ROW = 6, 10, 17
 FACTS_ROW = TOP_ROW + TOP + 4
-PROMPTS_ROW = FACTS_ROW + 20
+PROMPTS_ROW = FACTS_ROW + 24
+NAMED = ("context", "max_bytes", "new_tokens", "matmul", "precision")  # facts of the workbook that check reads too
 PIECE_COLUMNS = (1, 2, 3, 4, 6, 7, 8, 9, 10, 11, 12, 13, 14)  # F is too narrow
 
 TRY = {
@@ -286,6 +287,8 @@ def _write_facts(home: Any, book: Any, look: Look, plan: Plan) -> None:
         ("rows for tokens in this workbook", "context", plan.layout.room.context),
         ("bytes that a prompt may have", "max_bytes", plan.layout.room.max_bytes),
         ("tokens that it can write", "new_tokens", plan.layout.room.new_tokens),
+        ("how matrices are multiplied", "matmul", plan.layout.room.matmul),
+        ("digits of a weight", "precision", model.precision),
         ("layer norm's small number", "layer_norm_epsilon", config.layer_norm_epsilon),
         ("activation function", "activation_function", config.activation_function),
         ("scores are divided by √(head width)", "scale_attn_weights", config.scale_attn_weights),
@@ -299,19 +302,18 @@ def _write_facts(home: Any, book: Any, look: Look, plan: Plan) -> None:
     left = {"align": "left", "bottom": 1, "bottom_color": LINE}
     whole, text = look.format(num_format="#,##0", **left), look.format(num_format="@", shrink=True, **left)
     truth = look.format(num_format='"yes";"yes";"no"', **left)
+    digits = look.format(num_format='0;;"exact float32"', **left)
     small, label = (
         look.format(num_format="0.0E+00", **left),
         look.format(font_color=MUTED, bottom=1, bottom_color=LINE),
     )
     for i, (title, name, value) in enumerate(facts, FACTS_ROW + 1):
         home.merge_range(i, FIRST, i, 2, title, label)
-        style = {str: text, float: small, bool: truth, int: whole}[type(value)]
+        style = digits if name == "precision" else {str: text, float: small, bool: truth, int: whole}[type(value)]
         home.merge_range(i, 3, i, 4, "", style)
         # A number, not TRUE: LibreOffice loads a boolean as a formula, and does not calculate it in manual mode.
         home.write(i, 3, int(value) if isinstance(value, bool) else value, style)
-        book.define_name(
-            name if name in vars(config) or name in vars(plan.layout.room) else f"about.{name}", f"={HOME}!$D${i + 1}"
-        )
+        book.define_name(name if name in vars(config) or name in NAMED else f"about.{name}", f"={HOME}!$D${i + 1}")
 
 
 def _write_map(home: Any, look: Look, plan: Plan) -> None:

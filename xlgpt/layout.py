@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from xlgpt.config import GPT2Config
 from xlgpt.errors import SheetTooSmall, TemplateError
+from xlgpt.matmul import Product, dot_products
 from xlgpt.template import Band, Room, Slice, Stage, Weight, size, stages, weights
 from xlgpt.unicode import RANGES
 
@@ -113,6 +114,11 @@ class Sheet:
         """All bands, from the top."""
         return [placed for group in self.groups for placed in group]
 
+    @property
+    def upright(self) -> tuple[Placed, ...]:
+        """The bands with a column for each token: the last group, if there are any."""
+        return self.groups[-1] if self.groups[-1][0].band.is_upright else ()
+
 
 @dataclass(frozen=True)
 class PlacedWeight:
@@ -132,6 +138,13 @@ class Layout:
     weights: tuple[PlacedWeight, ...]
     bands: dict[str, Placed]
     names: dict[str, Range]  # of bands, weights, slices and the tokenizer's columns
+    products: tuple[Product, ...] = ()  # matrix products that stand as dot products
+
+    def columns_of(self, name: str) -> tuple[str, int, int]:
+        """The tensor that a weight or a slice of one is of, and its columns from one up to another."""
+        cells = self.names[name]
+        of = next(p for p in self.weights if (p.cells.sheet, p.cells.row) == (cells.sheet, cells.row))
+        return of.weight.name, cells.column, cells.column + cells.width
 
     def weight_sheets(self) -> dict[str, list[PlacedWeight]]:
         """The tensors of each weight sheet, from the top."""
@@ -143,7 +156,10 @@ class Layout:
 
 def lay_out(config: GPT2Config, room: Room, n_merges: int) -> Layout:
     """Place every band, weight and table of the tokenizer. Raises SheetTooSmall, TemplateError."""
-    sheets = tuple(_lay_out_sheet(stage, config, room) for stage in stages(config, room.sheets))
+    stages_, products = stages(config, room.sheets), tuple[Product, ...]()
+    if room.matmul == "sumproduct":
+        stages_, products = dot_products(stages_, config)
+    sheets = tuple(_lay_out_sheet(stage, config, room) for stage in stages_)
     weights_ = tuple(_lay_out_weights(config))
     bands = {placed.band.name: placed for sheet in sheets for placed in (*sheet.bands, *sheet.elsewhere)}
     names = {name: placed.cells for name, placed in bands.items()}
@@ -166,7 +182,7 @@ def lay_out(config: GPT2Config, room: Room, n_merges: int) -> Layout:
                 f"of the sheet {cells.sheet!r}; a sheet has {MAX_ROWS:,} rows and {MAX_COLUMNS:,} columns. "
                 "Choose a smaller context or a smaller model."
             )
-    return Layout(config, room, sheets, weights_, bands, names)
+    return Layout(config, room, sheets, weights_, bands, names, products)
 
 
 def _lay_out_sheet(stage: Stage, config: GPT2Config, room: Room) -> Sheet:

@@ -8,10 +8,11 @@ from xlgpt.checkpoint import Model
 from xlgpt.compile import Formula, formulas
 from xlgpt.errors import ContextTooLong, PromptTooLong, UsageError, WorkbookTooLarge
 from xlgpt.layout import Layout, lay_out
+from xlgpt.matmul import CHOICES
 from xlgpt.package import LIMIT
 from xlgpt.settings import Settings, defaults
 from xlgpt.tables import Table, tables
-from xlgpt.template import Room
+from xlgpt.template import Matmul, Room
 from xlgpt.values import Values, expected
 
 DEFAULT_PROMPT = "If today is Tuesday, tomorrow is"
@@ -20,7 +21,9 @@ NEW_TOKENS, SMALL_NEW_TOKENS = 8, 32  # that it can write; more where a row is c
 DEFAULT_BYTES, SMALL_BYTES = 256, 128  # of a prompt; the smaller for a model that calculates by itself
 MOST_BYTES = 1000  # the sheet Pieces has twice as many columns, and half their square in cells
 CELL_TEXT = 32_767  # characters in one cell, counted in UTF-16 (Excel's specifications and limits)
-BYTES_A_WEIGHT = 6.1  # measured: a float32's shortest decimal and its tags, compressed
+# Measured: a weight's decimal and its tags, compressed, by its significant digits; 0 for the shortest that is exact.
+BYTES_A_WEIGHT = {0: 6.1, 1: 2.0, 2: 2.6, 3: 3.3, 4: 3.9, 5: 4.6, 6: 5.2, 7: 5.8, 8: 6.1, 9: 6.1}
+LEAST_DIGITS = 3  # of weights that a model still speaks with
 MANUAL_FROM = 3_000_000  # weights; above it a recalculation takes long enough to be asked for
 
 
@@ -65,13 +68,14 @@ def make_plan(
     max_bytes: int | None = None,
     new_tokens: int | None = None,
     sheets: tuple[str, ...] = (),
+    matmul: str = "auto",
 ) -> Plan:
     """Lay the workbook out for a prompt.
 
     new_tokens: how many it can write. sheets: which of the optional ones it is to have.
     Raises PromptTooLong, ContextTooLong, UsageError, SheetTooSmall, WorkbookTooLarge, BadVocabulary, TemplateError.
     """
-    room = _room(model, context, max_bytes, new_tokens, sheets)
+    room = _room(model, context, max_bytes, new_tokens, sheets, _matmul(matmul, model, new_tokens))
     positions, context, max_bytes = model.config.n_positions, room.context, room.max_bytes
     check_vocabulary(model.tokenizer)
     if prompt is None:
@@ -94,11 +98,16 @@ def make_plan(
 
 
 def _room(
-    model: Model, context: int | None, max_bytes: int | None, new_tokens: int | None, sheets: tuple[str, ...]
+    model: Model,
+    context: int | None,
+    max_bytes: int | None,
+    new_tokens: int | None,
+    sheets: tuple[str, ...],
+    matmul: Matmul,
 ) -> Room:
     """How many rows there are to be: what is asked for, or what suits the model."""
     positions, is_large = model.config.n_positions, model.parameters > MANUAL_FROM
-    usual = NEW_TOKENS if is_large else SMALL_NEW_TOKENS
+    usual = 1 if matmul == "sumproduct" else NEW_TOKENS if is_large else SMALL_NEW_TOKENS
     if new_tokens is None:
         new_tokens = usual if context is None else max(1, min(usual, context - 1))
     context = min(PROMPT_TOKENS + new_tokens, positions) if context is None else context
@@ -117,16 +126,38 @@ def _room(
         max_bytes = DEFAULT_BYTES if is_large else SMALL_BYTES
     if not 1 <= max_bytes <= MOST_BYTES:
         raise UsageError(f"The workbook can hold the steps of 1 to {MOST_BYTES:,} bytes; --max-bytes is {max_bytes:,}.")
-    return Room(context, max_bytes, new_tokens, sheets)
+    return Room(context, max_bytes, new_tokens, sheets, matmul)
+
+
+def _matmul(wanted: str, model: Model, new_tokens: int | None) -> Matmul:
+    """How matrix products become cells. By itself: dot products in a large model that need not write on.
+
+    LibreOffice calculates columns of dot products on all cores at once, and takes tokens that wait for each other for
+    a circle (Err:522): with them a workbook can write one token only.
+    """
+    match wanted:
+        case "mmult":
+            return wanted
+        case "sumproduct":
+            if new_tokens not in (None, 1):
+                raise UsageError(
+                    f"--generate {new_tokens} needs --matmul mmult: with dot products LibreOffice can write one token."
+                )
+            return wanted
+        case "auto":
+            return "sumproduct" if model.parameters > MANUAL_FROM and new_tokens == 1 else "mmult"
+    raise UsageError(f"--matmul {wanted}: write {', '.join(CHOICES[:-1])} or {CHOICES[-1]}.")
 
 
 def _check_size(model: Model) -> None:
     """Fail before the work where the file would surely pass what Excel reads."""
-    if model.parameters * BYTES_A_WEIGHT > LIMIT:
+    size = model.parameters * BYTES_A_WEIGHT[model.precision]
+    if size > LIMIT:
+        fits = [n for n in range(LEAST_DIGITS, 8) if model.parameters * BYTES_A_WEIGHT[n] <= LIMIT]
         raise WorkbookTooLarge(
-            f"{model.name} has {model.parameters:,} parameters; its workbook would have about "
-            f"{model.parameters * BYTES_A_WEIGHT / 1e9:.1f} GB, and beyond 4 GiB Excel does not read it. "
-            "Build a smaller model."
+            f"{model.name} has {model.parameters:,} parameters; its workbook would have about {size / 1e9:.1f} GB, "
+            "and beyond 4 GiB Excel does not read it. Build a smaller model"
+            + (f", or give --precision {max(fits)}." if fits else ".")
         )
 
 

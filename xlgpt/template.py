@@ -13,6 +13,7 @@ from xlgpt.errors import TemplateError
 
 Dimension = str | int
 Format = Literal["number", "signed", "whole", "positive", "plain", "count", "id", "text", "share"]
+Matmul = Literal["mmult", "sumproduct"]
 Kind = Literal["activation", "input", "answer", "plain"]
 
 
@@ -27,7 +28,7 @@ class Band:
     formula: str = ""
     first: str = ""
     start: int | None = None
-    per: Literal["row", "head", "cell", "column", "band"] = "row"
+    per: Literal["row", "head", "cell", "column", "band", "slice", "upright", "filled"] = "row"
     table: str = ""
     column: str = ""
     above: int = 0
@@ -60,12 +61,19 @@ class Band:
     @property
     def goes_by_row(self) -> bool:
         """Whether each of its formulas fills cells of one row only."""
-        return self.per not in ("band", "column")
+        return self.per not in ("band", "column", "slice")
+
+    @property
+    def is_upright(self) -> bool:
+        """Whether it has a column for each token, thousands of rows long."""
+        return self.per in ("upright", "filled")
 
     @property
     def is_array(self) -> bool:
         """Whether its formulas are array formulas: where one fills several cells, or where the template says so."""
-        return self.array or (self.per != "cell" and (len(self.shape) > 1 or self.per == "band"))
+        return self.array or (
+            self.per not in ("cell", "filled") and (len(self.shape) > 1 or self.per in ("band", "slice"))
+        )
 
 
 @dataclass(frozen=True)
@@ -229,6 +237,7 @@ class Room:
     max_bytes: int  # of a prompt
     new_tokens: int  # that it can write
     sheets: tuple[str, ...] = ()
+    matmul: Matmul = "mmult"  # how matrix products become cells
 
 
 SLICE = 1024  # tokens of the vocabulary that are scored at a time

@@ -18,6 +18,7 @@ from xlgpt.edits import Edits
 from xlgpt.inside import VIEWS, Thought
 from xlgpt.inside.facts import silence
 from xlgpt.layout import Layout, Placed, Sheet
+from xlgpt.matmul import Columns, helper_values
 from xlgpt.sampling import write
 from xlgpt.settings import Settings
 from xlgpt.tokenizer import Tokenizer
@@ -56,6 +57,8 @@ def expected(prompt: str, model: Model, layout: Layout, settings: Settings) -> d
     values |= {name: _by_token(name, value) for name, value in seen.items() if name != "logits"}
     values |= {"shown_row": _column([shown + 1]), "ln_final.last": seen["ln_final.normalized"][shown][None]}
     values |= generation(seen["logits"], len(ids), written, tokenizer, layout, settings)
+    weights = Columns(model.weights, {product.weight: layout.columns_of(product.weight) for product in layout.products})
+    values |= helper_values(layout.products, values, weights)
     return values | readout(seen["logits"][shown], tokenizer) | look_inside(thought)
 
 
@@ -118,8 +121,9 @@ def _by_token(name: str, value: Values) -> Values:
 
 def on_sheet(values: Values, placed: Placed) -> Values:
     """A band's values as they stand in its cells: [rows in use, columns]. Cells without a number hold NaN."""
-    missing = placed.dims[-1] - values.shape[-1] if placed.band.shape[-1] == "key" else 0
-    if missing:  # a column per key, and fewer tokens than the context has rows
+    by_token = len(placed.dims) > 1 and placed.band.shape[-1] in ("key", "token")
+    missing = placed.dims[-1] - values.shape[-1] if by_token else 0
+    if missing:  # a column per key or token, and fewer tokens than the context has rows
         values = np.pad(values, [(0, 0)] * (values.ndim - 1) + [(0, missing)], constant_values=np.nan)
     return values.reshape(len(values), math.prod(values.shape[1:]))
 

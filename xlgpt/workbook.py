@@ -21,6 +21,7 @@ from xlgpt.layout import PlacedWeight, Range, Sheet, column_letters
 from xlgpt.package import Package, Packed, replacing
 from xlgpt.plan import Plan
 from xlgpt.tables import Table
+from xlgpt.upright import with_upright
 from xlgpt.values import Values, on_sheet
 from xlgpt.weightsheet import WORTH_IT, Tensor, workers
 
@@ -110,8 +111,9 @@ def _write_parts(package: Package, skeleton: zipfile.ZipFile, names: dict[str, s
     weights = plan.layout.weight_sheets()
     filled = [formula for band in plan.formulas.values() for formula in band]
     cells = plan.model.parameters + sum(formula.cells.height * formula.cells.width for formula in filled)
+    cells += sum(max(placed.cells.height for placed in s.upright) for s in plan.layout.sheets if s.upright)
     cells += sum(sum(map(len, table.columns)) for table in plan.tables.values())
-    formulas = len(filled)
+    formulas = sum(1 if formula.is_array else formula.cells.height for formula in filled)
     strings = Strings(skeleton.read(STRINGS))
     for part in skeleton.namelist():
         xml, name = skeleton.read(part), names.get(part, "")
@@ -119,7 +121,8 @@ def _write_parts(package: Package, skeleton: zipfile.ZipFile, names: dict[str, s
         formulas += xml.count(b"<f>")
         if name in sheets or name in plan.tables:
             lines = _lines(sheets[name], plan) if name in sheets else {}
-            package.add(part, [_filled(xml, lines, plan.tables.get(name), strings)])
+            xml = _filled(xml, lines, plan.tables.get(name), strings)
+            package.add(part, with_upright(xml, sheets[name], plan) if name in sheets else [xml])
         elif name == HOME:
             package.add(part, [_with_prompt(_typed(xml), plan.prompt, strings)])
         elif name not in weights and part != STRINGS:
@@ -160,9 +163,9 @@ Lines = dict[bytes, Line]  # by the cell that it begins with
 
 
 def _lines(sheet: Sheet, plan: Plan) -> Lines:
-    """Every row of formulas' cells on a sheet."""
+    """Every row of formulas' cells on a sheet, but for those that stand upright."""
     lines: Lines = {}
-    for placed in sheet.bands:
+    for placed in (placed for placed in sheet.bands if not placed.band.is_upright):
         cells, name, letters = placed.cells, placed.band.name, column_letters(placed.cells.column).encode()
         values = on_sheet(plan.values[name], placed) if name in plan.values else np.empty((0, 0))
         for formula in plan.formulas[name]:

@@ -218,7 +218,7 @@ class _Reader:
         self.saved: list[Values] = []
         self.bare: set[int] = set()  # formulas without a saved value
         self._tall: list[int] = []  # array formulas that reach below the row of their first cell
-        self._shared: dict[bytes, tuple[str, str]] = {}  # the formula that others repeat, and its cell
+        self._shared: dict[bytes, Any] = {}  # the formula that others repeat, at its cell
 
     def read(self, row: int, cells: bytes) -> None:
         """One row."""
@@ -262,12 +262,12 @@ class _Reader:
     def _share(self, group: bytes, text: str, cells: Range) -> str:
         """A shared formula (ECMA-376 18.3.1.40): written out once, then moved along."""
         if text:
-            self._shared[group] = text, cells.first
-            return text
-        from openpyxl.formula.translate import Translator  # seldom needed, and a third of what `import xlgpt` takes
+            from openpyxl.formula.translate import Translator  # seldom needed, and a third of what `import xlgpt` takes
 
-        master, origin = self._shared.get(group, ("", cells.first))
-        return str(Translator(f"={master}", origin=origin).translate_formula(cells.first))
+            self._shared[group] = Translator(f"={text}", origin=cells.first)
+            return text
+        master = self._shared.get(group)
+        return str(master.translate_formula(cells.first)) if master else ""
 
 
 def cell_value(attributes: bytes, inside: bytes, strings: list[str]) -> Scalar | None:

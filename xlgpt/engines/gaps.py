@@ -26,6 +26,10 @@ NOTES = {
         "MMULT looks at every number of both matrices, one by one in Python, for an error value (raise_errors), also "
         "where the array is float64 and cannot hold one: 0.4 s for 768 × 3072, of which the product takes 1 ms."
     ),
+    "SUMPRODUCT": (
+        "SUMPRODUCT compares every number of every array with an empty cell, as objects, also where the arrays are "
+        "float64 and hold none: 0.3 ms for two columns of 3072, of which the product takes 5 µs."
+    ),
     "=": (
         "A comparison of two single values goes through numpy.vectorize and a generator for each argument: 60 µs where "
         'the comparison takes 0.1. Of 20,000 formulas that begin with IF(cell="", …), it takes most of the time.'
@@ -64,6 +68,14 @@ def mmult(call: Call, values: list[Any]) -> Any:
     """MMULT by the library, with blocks of float64 spared the search for error values, which they cannot hold."""
     spared = [_Numbers(v) if isinstance(v, np.ndarray) and v.dtype == np.float64 else v for v in values]
     return plain(call, spared)
+
+
+def sumproduct(call: Call, values: list[Any]) -> Any:
+    """SUMPRODUCT by the library, unless it is of two blocks of float64 of one shape, which can hold nothing else."""
+    blocks = [value for value in values if isinstance(value, np.ndarray) and value.dtype == np.float64]
+    if len(blocks) == len(values) == 2 and blocks[0].shape == blocks[1].shape:
+        return float(np.vdot(*blocks))
+    return plain(call, values)
 
 
 def index(call: Call, values: list[Any]) -> Any:
@@ -126,6 +138,5 @@ def arithmetic(call: Call, values: list[Any]) -> Any:
     return plain(call, values)
 
 
-WORKAROUNDS = (
-    {"INDEX": index, "MMULT": mmult} | dict.fromkeys(COMPARISONS, compare) | dict.fromkeys(ARITHMETIC, arithmetic)
-)
+WORKAROUNDS = {"INDEX": index, "MMULT": mmult, "SUMPRODUCT": sumproduct}
+WORKAROUNDS |= dict.fromkeys(COMPARISONS, compare) | dict.fromkeys(ARITHMETIC, arithmetic)
