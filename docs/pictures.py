@@ -86,7 +86,7 @@ def pictures(layout: Layout) -> list[Picture]:
         Picture("weights.png", "h.0", "A1:N30"),
         Picture("anatomy.png", "Anatomy", "A1:M62"),
         Picture("attention.png", "Attention", "A1:N48"),
-        Picture("facts.png", "Facts", "A1:O60", "Michael Jordan plays the sport of", (("facts.token", 2),)),
+        Picture("facts.png", "Facts", "A1:P58", "Michael Jordan plays the sport of", (("facts.token", 2),)),
     ]
 
 
