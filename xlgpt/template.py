@@ -167,6 +167,7 @@ def _read(path: Path) -> dict[str, Any]:
         raise TemplateError(f"{path} cannot be read: {e}.") from e
 
 
+@cache
 def optional_sheets() -> dict[str, str]:
     """The sheets that a workbook may do without, in the order of their tabs: what --sheets calls each, and its tab."""
     return {raw["optional"]: raw["sheet"] for raw in map(_read, _files()) if "optional" in raw}
