@@ -1,17 +1,20 @@
-"""Make the README's pictures from a real workbook, rendered by LibreOffice.
+"""Make the pictures of README and docs from a real workbook, rendered by LibreOffice.
 
-python docs/pictures.py        (needs LibreOffice, python3-uno and pdftoppm)
+python docs/pictures.py [home.png …]        (needs LibreOffice, python3-uno and pdftoppm)
 """
 
 import json
 import subprocess
+import sys
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import xlgpt
-from xlgpt.book import Book
+from xlgpt.checkpoint import load
 from xlgpt.engines.libreoffice import SERVER, find_python, find_soffice
+from xlgpt.layout import Layout, Room, lay_out
+from xlgpt.template import optional_sheets
 
 DOCS = Path(__file__).parent
 PROMPT = "If today is Tuesday, tomorrow is"
@@ -24,6 +27,8 @@ class Picture:
     file: str
     sheet: str
     cells: str
+    prompt: str = PROMPT
+    fill: tuple[tuple[str, float], ...] = ()  # other cells to fill in, by their names
 
 
 # Run by the Python that has `uno`: prints each picture's cells, and nothing else, to a page of a PDF of its own.
@@ -43,6 +48,10 @@ _, _, soffice, profile, book, pictures = sys.argv
 for picture in json.loads(pictures):
     office = Office(soffice, profile, "pictures" + picture["file"].replace(".", ""), 60)
     office.open(book)
+    for name, value in picture["fill"]:
+        office.document.NamedRanges.getByName(name).ReferredCells.getCellByPosition(0, 0).Value = value
+    office.document.enableAutomaticCalculation(True)
+    office.document.calculateAll()
     sheets = office.document.Sheets
     for name in sheets.ElementNames:
         sheet = sheets.getByName(name)
@@ -68,22 +77,38 @@ for picture in json.loads(pictures):
 """
 
 
-def main() -> None:
-    """Build the bundled model's workbook and render three of its sheets."""
+def pictures(layout: Layout) -> list[Picture]:
+    """All of them; the cells that a picture shows follow a band where it is."""
+    pattern = layout.names["blocks.0.attn.pattern"]
+    return [
+        Picture("home.png", "Home", "A1:O58"),
+        Picture("block.png", "Block 0", f"A{pattern.row - 4}:AA{pattern.row + 24}"),
+        Picture("weights.png", "h.0", "A1:N30"),
+        Picture("anatomy.png", "Anatomy", "A1:M62"),
+        Picture("attention.png", "Attention", "A1:N48"),
+        Picture("facts.png", "Facts", "A1:O60", "Michael Jordan plays the sport of", (("facts.token", 2),)),
+    ]
+
+
+def main(wanted: list[str]) -> None:
+    """Build the bundled model's workbook, once for every prompt, and render those sheets, or some of them."""
+    model = load("tiny")
+    layout = lay_out(model.config, Room(12, 128, tuple(optional_sheets())), len(model.tokenizer.merges))
+    chosen = [picture for picture in pictures(layout) if not wanted or picture.file in wanted]
+    for prompt in dict.fromkeys(picture.prompt for picture in chosen):
+        render(prompt, [picture for picture in chosen if picture.prompt == prompt])
+
+
+def render(prompt: str, shown: list[Picture]) -> None:
+    """Make the pictures of one prompt."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "tiny.xlsx"
-        xlgpt.build(path, model="tiny", prompt=PROMPT, context=12)
-        pattern = Book(path).named("blocks.0.attn.pattern")
-        pictures = [
-            Picture("home.png", "Home", "A1:O58"),
-            Picture("block.png", "Block 0", f"A{pattern.row - 4}:AA{pattern.row + 24}"),
-            Picture("weights.png", "h.0", "A1:N30"),
-        ]
+        xlgpt.build(path, model="tiny", prompt=prompt, context=12)
         soffice = find_soffice()
-        shown = json.dumps([asdict(picture) for picture in pictures])
-        command = [find_python(soffice), "-c", RENDER, str(SERVER.parent), soffice, folder, str(path), shown]
+        asked = json.dumps([asdict(picture) for picture in shown])
+        command = [find_python(soffice), "-c", RENDER, str(SERVER.parent), soffice, folder, str(path), asked]
         subprocess.run(command, check=True)
-        for picture in pictures:
+        for picture in shown:
             pdf = Path(folder) / f"{picture.file}.pdf"
             subprocess.run(
                 ["pdftoppm", "-r", "96", "-png", "-singlefile", pdf, DOCS / Path(picture.file).stem], check=True
@@ -92,4 +117,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -201,6 +201,9 @@ MUTATIONS = [
     Mutation("GELU's constant off by 1 %", "Block 0", *edited(B + "mlp.post", "0.044715", "0.04516215")),
     Mutation("another byte's token", "Tokens", *edited("byte.id", "+1)", "+2)")),
     Mutation("another character shown", "Tokens", *edited("char.char", '" ","␣"', '"c","␣"')),
+    Mutation("a letter taken for something else", "Tokens", *edited("char.kind", ",1)))", ",1)-1))")),
+    Mutation("a character of two bytes", "Tokens", *edited("char.bytes", "1+(", "2+(")),
+    Mutation("a word that begins too late", "Tokens", *edited("char.begins", ",1,IF(", ",0,IF(", 0)),
     Mutation("a piece out of place", "Pieces", *edited("pieces.ids", "byte.id,1", "byte.id,2", 0)),
     Mutation("position embedding shifted", "Embeddings", *edited("pos_embed", "+1,0", "+2,0")),
     Mutation("scores not scaled", "Block 1", *edited("blocks.1.attn.attn_scores", "/SQRT(4)", "")),
@@ -208,6 +211,13 @@ MUTATIONS = [
     Mutation("residual stream dropped", "Block 1", *edited("blocks.1.resid_post", "+", "*0+")),
     Mutation("row not in use is filled", "Block 0", *edited(B + "resid_pre", "IF($A", "IF(1&lt;&gt;1&amp;$A", 5)),
     Mutation("id one too high", "Argmax", *edited("next_token_id", "-1)", "-0)", 0)),
+    Mutation("layer norms not counted", "Anatomy", *edited("anatomy.numbers", "SUM(anatomy.norms)+", "", 4)),
+    Mutation("another head's pattern", "Attention", *edited("attention.pattern", "_head*6", "_head*0+6")),
+    Mutation(
+        "habits from the second token on", "Attention", *edited("attention.same", "position&gt;1", "position&gt;0", 0)
+    ),
+    Mutation("another token's neurons fire", "Facts", *edited("facts.activation", "facts.at+1", "facts.at", 0)),
+    Mutation("another neuron is silent", "Block 1", *edited("blocks.1.mlp_out", ",0)", ",0.1)")),
     Mutation("error value", "LM head", *edited("ln_final.scale", "VARP", "1/0*VARP"), "#DIV/0!"),
     Mutation("unknown function", "LM head", *edited("ln_final.scale", "VARP", "VARQ"), "VARQ"),
     Mutation("unknown name", "Block 0", *edited(B + "attn.q", "W_Q", "W_X"), "W_X"),

@@ -4,15 +4,26 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
-def test_quickstart(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("example", "says"),
+    [
+        ("quickstart", "Mike is a Jedi. He pulls out his lightsaber"),
+        ("attention", "The head that looks most at the same token: block 2, head 0."),
+        ("facts", "Without the 384 strongest of each token's 384 neurons: ␣hockey"),
+        ("anatomy", "Of the blocks' numbers 66.4% are MLP."),
+    ],
+)
+def test_examples_say_what_they_find(tmp_path: Path, example: str, says: str) -> None:
     done = subprocess.run(
-        [sys.executable, EXAMPLES / "quickstart.py"], cwd=tmp_path, capture_output=True, text=True, check=False
+        [sys.executable, EXAMPLES / f"{example}.py"], cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert "Mike is a Jedi. He pulls out his lightsaber" in done.stdout
+    assert says in done.stdout
 
 
 def test_train_tiny_makes_the_same_corpus_and_vocabulary() -> None:

@@ -14,6 +14,7 @@ from safetensors.numpy import save_file
 
 import xlgpt
 from xlgpt.book import Book
+from xlgpt.bpe import tokenization
 from xlgpt.engines.libreoffice import LibreOffice
 from xlgpt.tokenizer import Tokenizer
 from xlgpt.unicode import RANGES
@@ -124,11 +125,14 @@ def build(folder: Path, vocabulary: Path, vocab_size: int, max_bytes: int) -> Pa
     return folder / "book.xlsx"
 
 
-@pytest.fixture(params=["bundled", "GPT-2"])
-def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Book, LibreOffice]]:
+@pytest.fixture(scope="module", params=["bundled", "GPT-2"])
+def engine(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Book, LibreOffice]]:
     if request.param == "GPT-2" and not GPT2.is_dir():
         pytest.skip("../shared/gpt2-tokenizer is not there")
-    path = build(tmp_path, TINY, 1280, 128) if request.param == "bundled" else build(tmp_path, GPT2, 50257, 256)
+    folder = tmp_path_factory.mktemp("tokens")
+    path = build(folder, TINY, 1280, 128) if request.param == "bundled" else build(folder, GPT2, 50257, 256)
     book = Book(path)
     engine = LibreOffice(book)
     yield book, engine
@@ -147,3 +151,18 @@ def test_the_ids_are_tiktoken_s(engine: tuple[Book, LibreOffice]) -> None:
         if found != book.tokenizer.encode(text) or (said[0, 0] == "ok") != bool(text):
             wrong.append((text, found, said[0, 0]))
     assert not wrong, (len(wrong), wrong[:5])
+
+
+def test_the_merges_are_seen(engine: tuple[Book, LibreOffice]) -> None:
+    """The last merge of each word leaves its tokens: in GPT-2's vocabulary ␣fun and ology, ␣rein and jury."""
+    book, office = engine
+    text = " funology reinjury"
+    columns = [book.named(f"merge.{part}") for part in ("word", "left", "right", "text", "id", "rank")]
+    shown = [column[:, 0].tolist() for column in office.try_text(text, *columns)]
+    merges = [merge for merge in zip(*shown, strict=True) if merge[0] != ""]
+    way, named = tokenization(text, book.tokenizer), book.tokenizer.shown
+    assert merges == [(m.word, named(m.left), named(m.right), named(m.id), m.id, m.rank) for m in way.merges]
+    if book.config.vocab_size == 50257:
+        assert {"␣fun", "ology", "␣rein", "jury"} <= {merge[3] for merge in merges}
+        assert way.ids == book.tokenizer.encode(text)
+        assert [named(i) for i in way.ids] == ["␣fun", "ology", "␣rein", "jury"]

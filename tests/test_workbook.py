@@ -12,8 +12,10 @@ from openpyxl.workbook import Workbook
 from openpyxl.worksheet.formula import ArrayFormula
 
 import xlgpt
+from xlgpt import workbook
 from xlgpt.checkpoint import load
 from xlgpt.layout import Layout, lay_out
+from xlgpt.template import Room, optional_sheets
 
 PROMPT = "If today is Tuesday, tomorrow is"
 VOLATILE = {"NOW", "TODAY", "RAND", "RANDBETWEEN", "OFFSET", "INDIRECT", "CELL", "INFO"}
@@ -49,6 +51,8 @@ def test_sheets_in_the_order_of_the_forward_pass(book: Workbook) -> None:
         *blocks,
         "LM head",
         "Argmax",
+        "Generate",
+        *optional_sheets().values(),
         *tables,
         *weights,
     ]
@@ -64,7 +68,9 @@ def test_every_weight_reads_back_bit_for_bit(shown: Workbook) -> None:
 def test_names_that_users_hold_on_to(shown: Workbook) -> None:
     ids = load("tiny").tokenizer.encode(PROMPT)
     assert values(shown, "prompt") == [[PROMPT]]
-    assert values(shown, "token_ids") == [[i] for i in ids] + [[None]] * (16 - len(ids))
+    written = load("tiny").tokenizer.encode(" Wednesday.")
+    assert values(shown, "token_ids") == [[i] for i in ids + written] + [[None]] * (14 - len(ids))
+    assert values(shown, "completion") == [[" Wednesday."]]
     assert values(shown, "n_tokens") == [[len(ids)]]
     assert values(shown, "next_token") == [[" Wednesday"]]
     assert load("tiny").tokenizer.encode(" Wednesday") == values(shown, "next_token_id")[0]
@@ -180,7 +186,7 @@ def test_every_column_of_a_table_has_a_title_its_name_and_a_sentence(book: Workb
 
 def load_layout() -> Layout:
     model = load("tiny")
-    return lay_out(model.config, 16, 128, len(model.tokenizer.merges))
+    return lay_out(model.config, Room(16, 128, 8), len(model.tokenizer.merges))
 
 
 def test_home_shows_the_prompt_in_pieces_and_offers_others(book: Workbook, shown: Workbook) -> None:
@@ -196,6 +202,14 @@ def test_home_shows_the_prompt_in_pieces_and_offers_others(book: Workbook, shown
     assert all(len(tokenizer.encode(text)) <= 16 for text in offered)
 
 
+def test_no_format_depends_on_a_formula(tiny_book: Path) -> None:
+    """In manual mode LibreOffice does not calculate those, and Home's pieces would be white."""
+    with zipfile.ZipFile(tiny_book) as archive:
+        sheets = [archive.read(name) for name in archive.namelist() if name.startswith("xl/worksheets/sheet")]
+    assert sum(sheet.count(b'<cfRule type="cellIs"') for sheet in sheets) == 13
+    assert not any(b'<cfRule type="expression"' in sheet for sheet in sheets)
+
+
 def test_panes_are_frozen(book: Workbook) -> None:
     assert all(sheet.freeze_panes == "D5" for sheet in book.worksheets[3:10])
 
@@ -205,6 +219,14 @@ def test_same_build_same_bytes(tmp_path: Path) -> None:
     for path in (first, second):
         xlgpt.build(path, model="tiny", context=8)
     assert _parts(first) == _parts(second)
+
+
+def test_helpers_write_what_one_process_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    alone, helped = tmp_path / "alone.xlsx", tmp_path / "helped.xlsx"
+    xlgpt.build(alone, model="tiny", context=4, max_bytes=16)
+    monkeypatch.setattr(workbook, "WORTH_IT", 0)
+    xlgpt.build(helped, model="tiny", context=4, max_bytes=16)
+    assert _parts(alone) == _parts(helped)
 
 
 def _parts(path: Path) -> dict[str, bytes]:

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from xlgpt.checkpoint import Model, Weights
 from xlgpt.config import ACTIVATIONS, GPT2Config
 from xlgpt.errors import BrokenWorkbook, ForeignWorkbook, NotAWorkbook, PromptTooLong
-from xlgpt.layout import Layout, Range, lay_out
-from xlgpt.template import weight_shapes
+from xlgpt.layout import Layout, Placed, Range, lay_out
+from xlgpt.settings import Settings, input_bands
+from xlgpt.template import Room, optional_sheets, weight_shapes
 from xlgpt.tokenizer import Tokenizer
 from xlgpt.workbook import MAIN, sheet_names
 from xlgpt.worksheet import CELL, PHONETIC, TEXT, Cells, Scalar, a1_range, cell_value, numbers, read_cells, rows, xtext
@@ -201,6 +202,11 @@ class Book:
         """How many tokens there are rows for."""
         return cast(int, self._checked("context", self.constant("context"), int))
 
+    @cached_property
+    def new_tokens(self) -> int:
+        """How many tokens it can write."""
+        return cast(int, self._checked("new_tokens", self.constant("new_tokens"), int))
+
     def _checked(self, name: str, value: Any, kind: type) -> Any:
         """A fact of the home sheet in its type."""
         if kind is int and isinstance(value, float) and value >= 1 and value.is_integer():
@@ -266,7 +272,26 @@ class Book:
     @cached_property
     def layout(self) -> Layout:
         """Where xlgpt would put everything: what bands there are, and their shapes."""
-        return lay_out(self.config, self.context, self.max_bytes, len(self.tokenizer.merges))
+        return lay_out(self.config, self.room, len(self.tokenizer.merges))
+
+    @cached_property
+    def room(self) -> Room:
+        """What there are rows for, and which optional sheets there are."""
+        there = (name for name, tab in optional_sheets().items() if tab in self._parts)
+        return Room(self.context, self.max_bytes, self.new_tokens, tuple(there))
+
+    @cached_property
+    def settings(self) -> Settings:
+        """What stands in the cells that a person fills in, but for the prompt."""
+        return Settings({placed.band.name: self._filled_in(placed) for placed in input_bands(self.layout)})
+
+    def _filled_in(self, placed: Placed) -> NDArray[Any]:
+        cells = self.named(placed.band.name)
+        there = self.cells(cells.sheet).constants
+        found = np.full((placed.cells.height, placed.cells.width), "", dtype=object)
+        for row, column in np.ndindex(found.shape):
+            found[row, column] = there.get((cells.row + row, cells.column + column), "")
+        return found
 
     @cached_property
     def prompt(self) -> Prompt:

@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from xlgpt.checkpoint import load
+from xlgpt.errors import UsageError
 from xlgpt.package import check_target
 from xlgpt.plan import make_plan
+from xlgpt.template import optional_sheets
 from xlgpt.workbook import Progress, Written, write_workbook
 
 
@@ -44,24 +46,44 @@ def build(
     prompt: str | None = None,
     context: int | None = None,
     max_bytes: int | None = None,
+    generate: int | None = None,
     seed: int = 0,
+    sheets: str = "all",
     progress: Progress = silent,
 ) -> Built:
     """Compile a GPT-2 checkpoint into a workbook.
 
     model: gpt2, tiny, random:gpt2, random:n_layer=2,…, a folder in the Hub's layout, or an id on the Hub.
     prompt: what the model is to go on from. context: how many tokens there are rows for. max_bytes: how long a
-    prompt the workbook can cut into tokens, 256 unless told (128 for a small model). seed: of a random model.
+    prompt the workbook can cut into tokens, 256 unless told (128 for a small model). generate: how many tokens it can
+    write behind the prompt, 8 unless told (32 for a small model). seed: of a random model.
+    sheets: those that look inside the model, all, none, or some of their names with commas between.
     Raises a subclass of XlgptError, with a sentence that says what to do; then no file is left behind.
     """
     start = time.monotonic()
     check_target(Path(path))
+    wanted = chosen_sheets(sheets)
     progress("Finding the model", 0, 1)
     found = load(model, seed)
-    progress("Calculating the prompt", 0, 1)
     with uncollected():
-        written: Written = write_workbook(Path(path), make_plan(found, prompt, context, max_bytes), progress)
+        written: Written = write_workbook(
+            Path(path), make_plan(found, prompt, context, max_bytes, generate, wanted), progress
+        )
     return Built(written.path, written.size, written.cells, written.formulas, time.monotonic() - start, peak_memory())
+
+
+def chosen_sheets(text: str) -> tuple[str, ...]:
+    """The optional sheets that `all`, `none` or a list of names asks for, in their order. Raises UsageError."""
+    known = optional_sheets()
+    if text in ("all", "none"):
+        return tuple(known) if text == "all" else ()
+    asked = {name.strip() for name in text.split(",")}
+    unknown = sorted(asked - known.keys())
+    if unknown:
+        raise UsageError(
+            f"There is no sheet {unknown[0]!r} to choose; --sheets takes all, none, or {', '.join(known)}."
+        )
+    return tuple(name for name in known if name in asked)
 
 
 @contextmanager

@@ -10,9 +10,9 @@ import orjson
 from numpy.typing import NDArray
 
 from xlgpt.compile import Formula
-from xlgpt.layout import Range
+from xlgpt.layout import column_letters
 
-CHUNK = 1 << 18  # numbers formatted at a time
+CHUNK = 1 << 15  # numbers formatted at a time: their XML fits a core's cache
 
 # What XML cannot hold stands as _xHHHH_ (ECMA-376 22.9.2.19, ST_Xstring); so does an underscore that would begin one.
 COUNTS = re.compile(rb' (count|uniqueCount)="\d+"(?: (count|uniqueCount)="\d+")?')
@@ -69,14 +69,13 @@ def constant(cell: bytes, value: int | str, style: int, strings: Strings) -> byt
 
 def formula_row(formula: Formula, row: int, values: NDArray[Any] | None, style: int) -> bytes:
     """One row of a formula's cells with their saved values; without values, cells that show nothing."""
-    first = Range("", formula.cells.row + row, formula.cells.column).first
-    shown = [b""] * formula.cells.width if values is None else _shown(values)
+    cells = formula.cells
+    shown = [b""] * cells.width if values is None else _shown(values)
     kind = b' t="str"' if values is None or isinstance(values[0], str) else b""
-    opening = b'<c r="%b" s="%d"' % (first.encode(), style)
+    opening = b'<c r="%b%d" s="%d"' % (column_letters(cells.column).encode(), cells.row + row + 1, style)
     if row == 0:
-        place = b' t="array" ref="%b"' % formula.cells.a1.encode() if formula.is_array else b""
-        text = escape(RECENT.sub("_xlfn.", formula.text)).encode()
-        head = b"%b%b><f%b>%b</f><v>%b</v></c>" % (opening, kind, place, text, shown[0])
+        place = b' t="array" ref="%b"' % cells.a1.encode() if formula.is_array else b""
+        head = b"%b%b><f%b>%b</f><v>%b</v></c>" % (opening, kind, place, _written(formula.text), shown[0])
     else:
         head = opening + (b"/>" if values is None else b"%b><v>%b</v></c>" % (kind, shown[0]))
     if len(shown) == 1:
@@ -87,7 +86,12 @@ def formula_row(formula: Formula, row: int, values: NDArray[Any] | None, style: 
     return head + between[8:] + between.join(shown[1:]) + b"</v></c>"
 
 
+def _written(formula: str) -> bytes:
+    """A formula as the file holds it."""
+    return escape(RECENT.sub("_xlfn.", formula) if "UNI" in formula else formula).encode()
+
+
 def _shown(values: NDArray[Any]) -> list[bytes]:
     if values.dtype == object:
-        return [xstring(str(value)).encode() for value in values]
+        return [(xstring(value) if isinstance(value, str) else str(value)).encode() for value in values]
     return orjson.dumps(np.ascontiguousarray(values), option=orjson.OPT_SERIALIZE_NUMPY)[1:-1].split(b",")

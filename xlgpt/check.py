@@ -1,6 +1,7 @@
 """xlgpt check: calculates a finished workbook from its formulas and holds every band against NumPy."""
 
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 from xlgpt.book import Book, Prompt
@@ -14,10 +15,12 @@ from xlgpt.errors import BrokenWorkbook, FormulaError, UsageError
 from xlgpt.inventory import CheckedSheet, plan_of
 from xlgpt.layout import Range
 from xlgpt.report import BandResult, PromptResult, Report, SheetResult
+from xlgpt.settings import Settings
 from xlgpt.values import expected
 from xlgpt.workbook import Progress
 from xlgpt.worksheet import Cells, Values, overlap
 
+WRITTEN = 4  # tokens are written where the text is not what is checked
 LONGEST = 32  # tokens of the longest prompt that is tried unasked
 PASSAGE = (
     "The rain had stopped by Monday morning, and the children ran out to see the river. It was higher than before; "
@@ -45,7 +48,7 @@ def check(
     began = time.monotonic()
     book = Book(path)
     last_rows = _last_rows(engine, chain, rows)
-    chosen = [book.prompt_of(text) for text in prompts] or _usual(book)
+    chosen = [Case(book.prompt_of(text), book.settings) for text in prompts] or _usual(book)
     plan = [sheet for name in _stages(book) if (sheet := plan_of(book, name)).formulas]
     results: list[PromptResult] = []
     calculating = start(engine, book, start_timeout)
@@ -53,7 +56,7 @@ def check(
         weights = tuple(check_weights(book, load(model) if model else None, progress))
         if not any(sheet.problems for sheet in weights if sheet.sheet in book.weights.sheets):
             checker = Checker(book, calculating, chain, last_rows, plan, progress)
-            results = [checker.check(prompt, share=(i, len(chosen))) for i, prompt in enumerate(chosen)]
+            results = [checker.check(case, share=(i, len(chosen))) for i, case in enumerate(chosen)]
     finally:
         calculating.close()
     left_out = f"Left out by --rows {rows}: all other rows of tokens; they were given by NumPy." if rows else ""
@@ -87,12 +90,31 @@ def _last_rows(engine: str, chain: bool, rows: str | int | None) -> int | None:
     return 1 if rows == "last" else int(rows)
 
 
-def _usual(book: Book) -> list[Prompt]:
-    """The prompt in the file, and three that differ in length: one token, some, as many as there are rows for."""
+@dataclass(frozen=True)
+class Case:
+    """What is calculated and compared: a prompt, and what stands in the other cells that a person fills in."""
+
+    prompt: Prompt
+    settings: Settings
+    about: str = ""
+
+
+def _usual(book: Book) -> list[Case]:
+    """The prompt in the file as it is, then with dice and every look inside switched on, and three other prompts.
+
+    They differ in length: one token, some, as many as there are rows for.
+    """
     longest = min(book.context, LONGEST)
     texts = [_beginning(book, count) for count in (1, (longest + 1) // 2, longest)]
-    found = {prompt.ids: prompt for prompt in [book.prompt, *(book.prompt_of(text) for text in texts)]}
-    return [prompt for prompt in found.values() if prompt.ids]
+    settings = book.settings
+    briefly = settings.changed(max_new_tokens=min(WRITTEN, int(settings.number("max_new_tokens"))))
+    dice = settings.changed(max_new_tokens=min(WRITTEN, book.new_tokens), temperature=1, top_k=20, top_p=0.9, seed=7)
+    switches = {sheet.stage.switch for sheet in book.layout.sheets if sheet.stage.switch}
+    everything = dice.changed(**{name.replace(".", "__"): 1 for name in switches})
+    cases = [Case(book.prompt, settings), Case(book.prompt, everything, "with dice, and all switched on")]
+    cases += [Case(book.prompt_of(text), briefly) for text in texts]
+    found = {(case.prompt.ids, case.about): case for case in reversed(cases)}
+    return [case for case in reversed(found.values()) if case.prompt.ids]
 
 
 def _beginning(book: Book, count: int) -> str:
@@ -127,21 +149,25 @@ class Checker:
         if count > 1 or self._done % 50 == 0:
             self._progress("Calculating", self._done, self._total)
 
-    def check(self, prompt: Prompt, share: tuple[int, int] = (0, 1)) -> PromptResult:
-        """Every sheet for one prompt. share: which of how many prompts it is, for the progress bar."""
+    def check(self, case: Case, share: tuple[int, int] = (0, 1)) -> PromptResult:
+        """Every sheet for one case. share: which of how many it is, for the progress bar."""
         number, prompts = share
+        prompt = case.prompt
         formulas = sum(sheet.formulas for sheet in self._plan)
         self._done, self._total = number * formulas, prompts * formulas
-        values = expected(prompt.text, self._book.model, self._book.context, self._book.max_bytes)
+        values = expected(prompt.text, self._book.model, self._book.layout, case.settings)
         truth = {placed.band.name: expected_cells(values, placed) for sheet in self._plan for placed, _ in sheet.bands}
-        self._engine.calculate(prompt)
+        self._engine.calculate(prompt, case.settings)
         tokens = len(prompt.ids)
         rows = None if self._last_rows is None else range(max(0, tokens - self._last_rows), tokens)
         if self._library and not self._chain:
             self._feed(self._library, truth, rows)
-        sheets = [self._check_sheet(sheet, truth, prompt, rows) for sheet in self._order()]
-        wanted = str(values["next_token"][0]) if "next_token" in values else ""
-        return PromptResult(prompt.text, tokens, tuple(sheets), self._next_token(), wanted)
+        sheets = [self._check_sheet(sheet, truth, case, rows) for sheet in self._order()]
+        wanted = {name: str(values[name][0]) for name in ("next_token", "completion") if name in values}
+        texts = (self._shown("next_token"), wanted.get("next_token", ""))
+        if wanted.get("completion"):
+            texts = (self._shown("completion"), wanted["completion"])
+        return PromptResult(prompt.text, tokens, tuple(sheets), *texts, case.about)
 
     def _order(self) -> list[CheckedSheet]:
         """The sheets with bands first, then those that only show what they say."""
@@ -160,17 +186,19 @@ class Checker:
         given = {cells: known for placed, cells in bands if (known := truth[placed.band.name]) is not None}
         library.feed(given, left_out)
 
-    def _next_token(self) -> str:
+    def _shown(self, name: str) -> str:
+        """The text in the one cell of a band."""
         try:
-            return str(self._engine.read(self._book.named("next_token"))[0, 0])
+            return str(self._engine.read(self._book.named(name))[0, 0])
         except FormulaError:
             return ""
 
     def _check_sheet(
-        self, sheet: CheckedSheet, truth: dict[str, Values | None], prompt: Prompt, rows: range | None
+        self, sheet: CheckedSheet, truth: dict[str, Values | None], case: Case, rows: range | None
     ) -> SheetResult:
         began = time.monotonic()
-        saved = self._book.cells(sheet.name) if prompt.ids == self._book.prompt.ids else None
+        as_saved = case.prompt.ids == self._book.prompt.ids and case.settings is self._book.settings
+        saved = self._book.cells(sheet.name) if as_saved else None
         results = []
         for placed, cells in sheet.bands:
             wanted = truth[placed.band.name]

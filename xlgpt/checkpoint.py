@@ -271,9 +271,11 @@ class RandomWeights:
         random = np.random.Generator(
             np.random.SFC64([self.seed, zlib.crc32(name.encode())])
         )  # twice as fast as the default
-        noise = random.standard_normal(shape, dtype=np.float32) * np.float32(0.02)
-        is_norm = name.endswith(("ln_1.weight", "ln_2.weight", "ln_f.weight"))
-        return noise + np.float32(1) if is_norm else noise
+        values = random.standard_normal(shape, dtype=np.float32)
+        values *= np.float32(0.02)
+        if name.endswith(("ln_1.weight", "ln_2.weight", "ln_f.weight")):
+            values += 1
+        return values
 
 
 def _load_random(name: str, seed: int) -> Model:

@@ -66,15 +66,15 @@ def cli() -> None:
     help="gpt2, tiny, random:gpt2, random:n_layer=2,n_embd=64, a folder, or a Hub id.",
 )
 @click.option("--prompt", help="The text to go on from.")
-@click.option("--context", type=int, help="How many tokens there are rows for.  [default: 32]")
+@click.option("--context", type=int, help="How many tokens there are rows for.  [default: 40; 64 for a small model]")
 @click.option("--max-bytes", type=int, help="How many bytes a prompt may have.  [default: 256; 128 for a small model]")
+@click.option("--generate", type=int, help="How many tokens it can write.  [default: 8; 32 for a small model]")
 @click.option("--seed", type=int, default=0, show_default=True, help="The seed of a random model.")
-def build_command(
-    out: Path, model: str, prompt: str | None, context: int | None, max_bytes: int | None, seed: int
-) -> None:
+@click.option("--sheets", default="all", show_default=True, help="Those that look inside: all, none, or NAME,NAME,…")
+def build_command(out: Path, **options: Any) -> None:
     """Write the workbook OUT.xlsx from a GPT-2 checkpoint."""
     with progress_bars() as report:
-        built = build(out, model, prompt, context, max_bytes, seed, report)
+        built = build(out, progress=report, **options)
     click.echo(str(built))
 
 
@@ -116,20 +116,33 @@ def check_command(book: Path, as_json: bool, junit: Path | None, verbose: bool, 
 @cli.command("run")
 @click.argument("book", type=click.Path(path_type=Path))
 @click.option("--prompt", help="The text to go on from.  [default: the prompt in the file]")
+@click.option("--tokens", type=int, help="How many tokens to write.  [default: what the file says]")
+@click.option("--temperature", type=float, help="0: the most likely token; more: dice.")
+@click.option("--top-k", type=int, help="Dice among so many of the most likely tokens; 0: no limit.")
+@click.option("--top-p", type=float, help="Dice among the most likely tokens that together have this share.")
+@click.option("--seed", type=int, help="Which dice.")
 @click.option("--interactive", is_flag=True, help="Answer one line after the other; the workbook stays loaded.")
 @click.option("--engine", type=click.Choice(NAMES), default="libreoffice", show_default=True, help="What calculates.")
 @click.option("--json", "as_json", is_flag=True, help="Print each answer as a line of JSON.")
 @click.option("--start-timeout", type=float, default=60, show_default=True, help="Seconds LibreOffice has to start.")
 def run_command(
-    book: Path, prompt: str | None, interactive: bool, engine: str, as_json: bool, start_timeout: float
+    book: Path,
+    prompt: str | None,
+    tokens: int | None,
+    interactive: bool,
+    engine: str,
+    as_json: bool,
+    start_timeout: float,
+    **options: float | None,
 ) -> None:
     """Calculate what BOOK.xlsx says comes next."""
+    sampling = {name: value for name, value in options.items() if value is not None}
     with Session(book, engine, start_timeout) as session:
         if prompt is not None or not interactive:
-            show_answer(session.answer(prompt), as_json)
+            show_answer(session.answer(prompt, tokens, **sampling), as_json)
         for line in typed_lines() if interactive else ():
             try:
-                show_answer(session.answer(line), as_json)
+                show_answer(session.answer(line, tokens, **sampling), as_json)
             except UsageError as e:
                 click.echo(f"xlgpt: {e}", err=True)
 
@@ -207,11 +220,11 @@ def typed_lines() -> Iterator[str]:
 
 
 def show_answer(answer: Answer, as_json: bool) -> None:
-    """Print the prompt, the next token and the ten most likely."""
+    """Print the prompt and what comes next: what was written, or the next token, and the ten most likely."""
     if as_json:
         click.echo(json.dumps(answer.as_dict(), ensure_ascii=False))
         return
-    click.echo(f"{answer.prompt}{click.style(answer.next_token, bold=True)}\n")
+    click.echo(f"{answer.prompt}{click.style(answer.completion or answer.next_token, bold=True)}\n")
     Console().print(answer.table())
     click.echo(f"\n{len(answer.ids)} tokens, {answer.seconds:.1f} s")
 

@@ -11,13 +11,16 @@ from functools import cache
 
 from xlgpt.errors import TemplateError
 from xlgpt.layout import Layout, Placed, Range, Sheet
-from xlgpt.template import Stage
+from xlgpt.template import Stage, numbers, optional_sheets, size
 
 PLACEHOLDER = re.compile(r"\{([^{}]+)\}")  # the innermost braces
 REFERENCE = re.compile(r"(?P<name>[^\[\]]+?)(?:\[(?P<index>[^\[\]]+)\])?")
 NEIGHBOUR = re.compile(r"([+-]\d+)(?:, *column(\+1)?)?")  # a row above or below, and perhaps a column of it
 CORNER = re.compile(r"([A-Z]+)(\d+)")
+SIDEWAYS = re.compile(r"\b(column|across|head|part|choice)\b")  # a word that another cell of the row reads differently
 NAMED_CELLS = ("layer_norm_epsilon", "prompt")  # what stands on the home sheet under its own name
+
+Known = dict[tuple[int, str], str]  # what an expression stands for in all cells of a row
 
 
 @dataclass(frozen=True)
@@ -45,8 +48,11 @@ def formulas(layout: Layout, sheet: Sheet, placed: Placed) -> Iterator[Formula]:
     band = placed.band
     if not band.formula:
         return
+    known: Known = {}
     for cells, place in _places(sheet, placed):
-        text = _expand(band.first if band.first and place.row == 0 else band.formula, layout, place)
+        text = _expand(band.first if band.first and place.row == 0 else band.formula, layout, place, known)
+        if sheet.stage.switch:
+            text = f'IF({sheet.stage.switch}*n_tokens=0,"",{text})'
         if band.rows == "token" and band.guard:
             text = f'IF($A{cells.row + 1}<0,"",{text})'
         yield Formula(cells, text, band.is_array)
@@ -58,16 +64,26 @@ def _places(sheet: Sheet, placed: Placed) -> Iterator[tuple[Range, _Place]]:
     if placed.band.per == "band":
         yield cells, _Place(placed, stage, 0)
         return
+    if placed.band.per == "column":
+        yield from ((cells.columns(i, i + 1), _Place(placed, stage, 0, i)) for i in range(cells.width))
+        return
     for row in range(cells.height):
         line = cells.rows(row, row + 1)
         if placed.band.per == "row":
             yield line, _Place(placed, stage, row)
         elif placed.band.per == "cell":
-            for column in range(cells.width - row if placed.band.shrinks else cells.width):
+            for column in range(_used(placed, row)):
                 yield line.columns(column, column + 1), _Place(placed, stage, row, column)
         else:
             for head in range(placed.dims[1]):
                 yield head_columns(placed, row, head), _Place(placed, stage, row, head=head)
+
+
+def _used(placed: Placed, row: int) -> int:
+    """How many cells of a row there are: a pattern has none for later tokens, and some bands shrink downwards."""
+    if placed.band.shape[-1] == "key":
+        return row + 1
+    return placed.cells.width - row if placed.band.shrinks else placed.cells.width
 
 
 def head_columns(placed: Placed, row: int, head: int) -> Range:
@@ -77,15 +93,30 @@ def head_columns(placed: Placed, row: int, head: int) -> Range:
     return placed.cells.rows(row, row + 1).columns(head * width, head * width + used)
 
 
-def _expand(text: str, layout: Layout, place: _Place) -> str:
+def _expand(text: str, layout: Layout, place: _Place, known: Known) -> str:
+    """The text with every brace resolved; what is the same in all cells of a row is resolved once."""
+
+    def resolve(found: re.Match[str]) -> str:
+        here = place.row, found[1]
+        if here in known:
+            return known[here]
+        resolved = _resolve(found[1], layout, place)
+        if not SIDEWAYS.search(found[1]):
+            known[here] = resolved
+        return resolved
+
     while "{" in text:
-        text = PLACEHOLDER.sub(lambda found: _resolve(found[1], layout, place), text)
+        text = PLACEHOLDER.sub(resolve, text)
     return text
 
 
 def _resolve(expression: str, layout: Layout, place: _Place) -> str:
     if expression.startswith("choice."):
         return _choose(expression.removeprefix("choice."), layout, place)
+    if expression.startswith("text."):
+        return place.stage.texts[expression.removeprefix("text.")]
+    if expression.startswith("each."):
+        return _list(place.stage.each[expression.removeprefix("each.")], layout)
     if expression in NAMED_CELLS:
         return expression
     number = _number(expression, layout, place)
@@ -99,12 +130,14 @@ def _resolve(expression: str, layout: Layout, place: _Place) -> str:
             f"The formula of {place.placed.band.name} names {{{expression}}}, "
             "which is no band, weight or key of config.json."
         )
+    if index == "part":
+        return _part(layout.names[name], layout, place).absolute
     if name not in layout.bands:
-        return name
+        return _first_rows(layout.names[name], index, place) if index else name
     target = layout.bands[name]
     if index:
         cells = _index(index, target, place)
-    elif target.band.rows == place.placed.band.rows and target.dims[0] > 1 and place.placed.band.per != "band":
+    elif target.band.rows == place.placed.band.rows and target.dims[0] > 1 and place.placed.band.goes_by_row:
         cells = target.cells.rows(place.row, place.row + 1)
     else:
         return name
@@ -113,6 +146,13 @@ def _resolve(expression: str, layout: Layout, place: _Place) -> str:
         return text
     sheet, bang, corners = text.rpartition("!")
     return sheet + bang + CORNER.sub(r"\1$\2", corners)
+
+
+def _first_rows(weight: Range, index: str, place: _Place) -> str:
+    """So many rows of a weight: `[:128]`, or all where there are fewer."""
+    if not index.removeprefix(":").isdecimal():
+        raise TemplateError(f"The formula of {place.placed.band.name} picks [{index}] of a weight; [:128] is possible.")
+    return weight.rows(0, min(int(index[1:]), weight.height)).absolute
 
 
 @cache
@@ -133,21 +173,36 @@ def _number(key: str, layout: Layout, place: _Place) -> object:
             return place.row + 1
         case "column":
             return place.column + 1
-        case "context":
-            return layout.context
-        case "max_bytes":
-            return layout.max_bytes
-    return getattr(layout.config, key, None)
+        case "down":
+            return place.row
+        case "across":
+            return place.column
+        case "across-1":
+            return place.column - 1
+    return numbers(layout.config, layout.room).get(key, getattr(layout.config, key, None))
 
 
 def _choose(key: str, layout: Layout, place: _Place) -> str:
     """The text that a [choice] table has for the value of a key."""
     choices = place.stage.choices.get(key, {})
-    value = str(_number(key, layout, place))
+    key = choices.get("of", key)
+    value = str(key in layout.room.sheets if key in optional_sheets() else _number(key, layout, place))
     value = value.lower() if value in ("True", "False") else value
     if value not in choices and "otherwise" not in choices:
         raise TemplateError(f"The sheet {place.stage.sheet} has no [choice.{key}] for the value {value!r}.")
     return choices.get(value, choices.get("otherwise", ""))
+
+
+def _part(cells: Range, layout: Layout, place: _Place) -> Range:
+    """The rows of the vocabulary's slice of this number, in a weight that has a row for each token."""
+    slice_size = numbers(layout.config, layout.room)["slice_size"]
+    first = max(place.head, place.column) * slice_size
+    return cells.rows(first, min(cells.height, first + slice_size))
+
+
+def _list(each: dict[str, str], layout: Layout) -> str:
+    """The texts of an [each] table, one for every number from 0 to a key of config.json, with commas between."""
+    return ",".join(each["text"].replace("{i}", str(i)) for i in range(size(each["of"], layout.config)))
 
 
 def _index(index: str, target: Placed, place: _Place) -> Range:
@@ -167,6 +222,9 @@ def _index(index: str, target: Placed, place: _Place) -> Range:
         case [":token", "head"]:
             width = target.dims[2]
             return cells.rows(0, place.row + 1).columns(place.head * width, (place.head + 1) * width)
+        case [":", "across"]:
+            width = target.dims[-1]
+            return cells.columns(place.column * width, (place.column + 1) * width)
         case [":", "column"]:
             return cells.columns(place.column, place.column + 1)
         case ["column"]:

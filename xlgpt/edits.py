@@ -8,6 +8,24 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 
 
+@dataclass(frozen=True)
+class Silence:
+    """What of a block's MLP is not written: one neuron's part, or that of each token's so many strongest neurons."""
+
+    block: int
+    neuron: float | None = None
+    strongest: int = 0
+
+    def left(self, post: Array, layer: int) -> Array:
+        """The activations [..., T, F] that still write."""
+        if layer != self.block:
+            return post
+        if self.neuron is not None:
+            return np.where(np.arange(post.shape[-1]) == self.neuron, 0.0, post)
+        least = np.sort(post, axis=-1)[..., -min(self.strongest, post.shape[-1]), None]
+        return np.where(post >= least, 0.0, post)
+
+
 @dataclass(frozen=True, eq=False)
 class Edits:
     """Nothing, unless told. Where nothing is told, no number changes, not even in its last bit.
@@ -17,7 +35,7 @@ class Edits:
 
     Switches: `heads` [L, H] and `mlps` [L] say how much of each is left: 1 on, 0 off, fractions between. What is gone
     gives its mean instead, `head_means` [L, H, K] (of attn.z) and `mlp_means` [L, D] (of mlp_out), or, where these are
-    not told, zero.
+    not told, zero. silence: neurons whose activations stay as they are, but write nothing.
     """
 
     block: int = 0
@@ -27,6 +45,7 @@ class Edits:
     mlps: Array | None = None
     head_means: Array | None = None
     mlp_means: Array | None = None
+    silence: Silence | None = None
 
     def steer(self, resid_pre: Array, layer: int) -> Array:
         """What enters a block: [..., T, D], and the vector where it is added."""
@@ -44,6 +63,10 @@ class Edits:
             return mlp_out
         mean = 0.0 if self.mlp_means is None else self.mlp_means[layer]
         return mlp_out * self.mlps[layer] + (1 - self.mlps[layer]) * mean
+
+    def silence_neurons(self, post: Array, layer: int) -> Array:
+        """What the neurons of a block write with: [..., T, F]."""
+        return post if self.silence is None else self.silence.left(post, layer)
 
     def keep(self, layer: int, width: int) -> Array:
         """How much of each of the heads' `width` numbers is left, [H K]."""

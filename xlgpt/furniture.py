@@ -1,6 +1,6 @@
 """All of the workbook but its many cells: sheets, titles, labels, styles, names and links, by XlsxWriter.
 
-Where a formula's cells will stand it leaves, in each of their rows, one blank cell of the right style; where weights
+Where a band's formulas will stand it leaves, in each of their rows, one blank cell of the right style; where weights
 will stand it leaves nothing. `workbook.py` puts the cells in.
 """
 
@@ -10,14 +10,19 @@ from typing import Any
 import xlsxwriter
 
 from xlgpt.cells import escaped
+from xlgpt.drawings import write_shapes
 from xlgpt.home import HOME, write_home
-from xlgpt.layout import LABEL_COLUMNS, Placed, PlacedWeight, Sheet, quoted
-from xlgpt.look import ACCENT, HEAT, WEIGHTS, Look
+from xlgpt.inputs import write_input
+from xlgpt.layout import LABEL_COLUMNS, Placed, PlacedWeight, Range, Sheet, quoted
+from xlgpt.look import ACCENT, AXIS, HEAT, LINE, MUTED, SERIES, SHADES, WEIGHTS, Look, shade
 from xlgpt.plan import Plan
 from xlgpt.tables import Table
 
 FROZEN_ROWS = 4
+TITLED = ("key", "token", "n_head")  # what a column is for, said above it
 UNITS = {"token": " tokens", "key": " tokens looked at", "n_head": " heads", "vocab_size": " tokens"}
+UNITS |= {"n_slices": " slices", "n_best": " places"}
+GROUPS = {"n_head": "head", "n_slices": "slice"}  # what stands above a part of the columns
 
 
 def furnish(plan: Plan) -> bytes:
@@ -36,7 +41,7 @@ def furnish(plan: Plan) -> bytes:
     for before, sheet, after in zip(order, plan.layout.sheets, order[2:], strict=False):
         worksheet = _add(book, sheet.name, _tab(sheet))
         _write_top(worksheet, look, sheet.stage.title, sheet.stage.about, before, after)
-        _write_stage(worksheet, look, plan, sheet)
+        _write_stage(book, worksheet, look, plan, sheet)
     weights = plan.layout.weight_sheets()
     _write_vocabulary(_add(book, "Vocabulary", ACCENT["weight"]), look, plan, order[-4], "Merges")
     _write_merges(_add(book, "Merges", ACCENT["weight"]), look, plan)
@@ -78,35 +83,62 @@ def _write_top(worksheet: Any, look: Look, title: str, about: str, before: str, 
     worksheet.repeat_rows(0, FROZEN_ROWS - 1)
 
 
-def _write_stage(worksheet: Any, look: Look, plan: Plan, sheet: Sheet) -> None:
-    width = 12 if any(placed.band.table for placed in sheet.bands) else 10
-    worksheet.set_column(3, max(placed.cells.column + placed.cells.width for placed in sheet.bands), width)
-    wide = [p.cells.width for group in sheet.groups for p in group if p.cells.width > 1 and not group[0].band.table]
-    for column in range(max(wide, default=0)):
+def _write_stage(book: Any, worksheet: Any, look: Look, plan: Plan, sheet: Sheet) -> None:
+    last = max(placed.cells.column + placed.cells.width for placed in sheet.bands)
+    worksheet.set_column(3, last, _letters(sheet))
+    for column in range(0 if _has_titles(sheet) else _width(sheet)):
         worksheet.write_number(FROZEN_ROWS - 1, LABEL_COLUMNS + column, column, look.column_title)
     for group in sheet.groups:
         if group[0].band.table:
-            _write_tables(worksheet, look, plan, group)
+            _write_tables(worksheet, look, plan, sheet, group)
+            if group[0].band.rows == "token" and group[0].cells.column > 1:
+                _write_labels(worksheet, look, plan, group[0])
             continue
         for placed in group:
             _write_titles(worksheet, look, placed)
-            _write_column_titles(worksheet, look, plan, placed)
+            _write_column_titles(worksheet, look, plan, placed, sheet.stage.columns)
             _write_cells(worksheet, look, plan, placed)
         if all(placed.cells.column > 1 for placed in group):
             _write_labels(worksheet, look, plan, group[0])
+    _write_charts(book, worksheet, plan, sheet)
+    write_shapes(worksheet, plan, sheet)
 
 
-def _write_tables(worksheet: Any, look: Look, plan: Plan, group: tuple[Placed, ...]) -> None:
+def _width(sheet: Sheet) -> int:
+    """How many columns of bands there are, tables apart."""
+    wide = [p.cells.width for group in sheet.groups for p in group if p.cells.width > 1 and not group[0].band.table]
+    return max(wide, default=0)
+
+
+def _has_titles(sheet: Sheet) -> bool:
+    """Whether its columns have titles of their own, so that none need be numbered."""
+    wide = {placed.band.shape[1:] for placed in sheet.bands if placed.cells.width > 1}
+    return bool(sheet.stage.columns) or all(len(shape) == 1 and shape[0] in (*TITLED, 5) for shape in wide)
+
+
+def _letters(sheet: Sheet) -> int:
+    """How wide its columns are, behind those that stay in sight."""
+    return sheet.stage.width or (12 if any(placed.band.table for placed in sheet.bands) else 10)
+
+
+def _sentence_height(placed: Placed, sheet: Sheet) -> int:
+    """Points that a column's sentence takes, broken into lines: about 1.5 letters of size 8 to a unit of width."""
+    if placed.cells.width > 1:
+        return 15
+    return 4 + 11 * (1 + int(len(placed.band.about) / (1.5 * _letters(sheet))))
+
+
+def _write_tables(worksheet: Any, look: Look, plan: Plan, sheet: Sheet, group: tuple[Placed, ...]) -> None:
     """Columns side by side: above each its title, its name, a sentence, and what it starts from."""
     top = group[0].top
-    worksheet.set_row(top + 3, 118 if group[0].cells.height > 1 else 66)
+    worksheet.set_row(top + 3, max(_sentence_height(placed, sheet) for placed in group))
     for placed in group:
         band, cells = placed.band, placed.cells
         if band.table:
             worksheet.write_string(top, cells.column, band.table, look.heading["activation"])
-            if band.rows != "token" and cells.height > 1:
+            if band.rows != "token" and cells.height > 1 and cells.column > 1:
                 for i in range(cells.height):
-                    worksheet.write_number(cells.row + i, cells.column - 1, i + 1, look.place)
+                    _write_number(worksheet, look, placed, i, cells.column - 1)
         worksheet.write_string(top + 1, cells.column, band.title, look.over)
         worksheet.write_string(top + 2, cells.column, band.name, look.small)
         worksheet.write_string(top + 3, cells.column, band.about, look.sentence if cells.width == 1 else look.note_top)
@@ -125,22 +157,40 @@ def _write_titles(worksheet: Any, look: Look, placed: Placed) -> None:
     worksheet.write_string(placed.top + 1, 0, band.about, look.note)
 
 
-def _write_column_titles(worksheet: Any, look: Look, plan: Plan, placed: Placed) -> None:
+def _write_column_titles(worksheet: Any, look: Look, plan: Plan, placed: Placed, columns: tuple[str, ...] = ()) -> None:
     row, cells = placed.cells.row - 1, placed.cells
     if len(placed.dims) == 1:
         worksheet.write_string(row, cells.column, placed.band.title, look.column_title)
+    if len(placed.dims) == 2 and columns:
+        for i in range(cells.width):
+            text = columns[min(i, len(columns) - 1)].replace("{i}", str(i - len(columns) + 1))
+            worksheet.write_string(row, cells.column + i, text, look.column_title)
+    if len(placed.dims) == 2 and placed.band.shape[1] in TITLED:
+        for i in range(placed.dims[1]):
+            _write_column_title(worksheet, look, plan, placed, i)
     if len(placed.dims) < 3:
         return
     _, heads, width = placed.dims
     for head in range(heads):
         first = cells.column + head * width
-        worksheet.write_string(row - 1, first, f"head {head}", look.head_title)
+        title = f"{GROUPS[str(placed.band.shape[1])]} {head}"
+        worksheet.write_string(row - 1, first, title, look.head_title)
         for i in range(width):
             if placed.band.shape[2] == "key":
                 label = _label(plan, "tokens", i)
                 worksheet.write_formula(row, first + i, f"=$B${cells.row + i + 1}", look.key_title, label)
             else:
                 worksheet.write_number(row, first + i, i, look.column_title)
+
+
+def _write_column_title(worksheet: Any, look: Look, plan: Plan, placed: Placed, i: int) -> None:
+    """A token, or a head."""
+    row, column = placed.cells.row - 1, placed.cells.column + i
+    if placed.band.shape[1] == "n_head":
+        worksheet.write_string(row, column, f"head {i}", look.column_title)
+    else:
+        cell = plan.layout.names["tokens"].rows(i, i + 1).seen_from(placed.cells.sheet)
+        worksheet.write_formula(row, column, f"={cell}", look.key_title, _label(plan, "tokens", i))
 
 
 def _write_labels(worksheet: Any, look: Look, plan: Plan, placed: Placed) -> None:
@@ -155,7 +205,15 @@ def _write_labels(worksheet: Any, look: Look, plan: Plan, placed: Placed) -> Non
                 source = plan.layout.names[name].rows(i, i + 1).seen_from(placed.cells.sheet)
                 worksheet.write_formula(row, column, f"={source}", style, _label(plan, name, i))
         elif placed.cells.height > 1:
-            worksheet.write_number(row, 0, i + 1, look.place)
+            _write_number(worksheet, look, placed, i, 0)
+
+
+def _write_number(worksheet: Any, look: Look, placed: Placed, i: int, column: int) -> None:
+    """What a row that belongs to no token is called: its number from 1, or its block."""
+    if placed.band.rows == "n_layer":
+        worksheet.write_string(placed.cells.row + i, column, f"block {i}", look.label)
+    else:
+        worksheet.write_number(placed.cells.row + i, column, i + 1, look.place)
 
 
 def _label(plan: Plan, name: str, row: int) -> Any:
@@ -166,12 +224,14 @@ def _label(plan: Plan, name: str, row: int) -> Any:
 
 
 def _write_cells(worksheet: Any, look: Look, plan: Plan, placed: Placed) -> None:
-    """A blank cell where each row of each formula begins (of a long table, the first); or cells to be filled in."""
+    """A blank cell where each row of the band begins (of a long table, the first); or cells to be filled in."""
     band, cells = placed.band, placed.cells
     style = look.cells[band.format][band.kind]
-    for formula in plan.formulas[band.name]:
-        for row in range(1 if band.rows == "vocab_size" else formula.cells.height):
-            worksheet.write_blank(formula.cells.row + row, formula.cells.column, None, style)
+    if band.is_input:
+        write_input(worksheet, look, plan, placed)
+    if band.formula:
+        for row in range(1 if band.rows == "vocab_size" else cells.height):
+            worksheet.write_blank(cells.row + row, cells.column, None, style)
     if band.scale:
         low, high = HEAT
         heat = {"type": "2_color_scale", "min_type": "num", "min_value": 0, "max_type": "num", "max_value": 1}
@@ -179,6 +239,56 @@ def _write_cells(worksheet: Any, look: Look, plan: Plan, placed: Placed) -> None
         worksheet.conditional_format(
             cells.row, cells.column, bottom, right, heat | {"min_color": low, "max_color": high}
         )
+    if band.tint:
+        corners = (cells.row, cells.column, cells.row + cells.height - 1, cells.column + cells.width - 1)
+        worksheet.conditional_format(*corners, _tint(band.tint))
+    if band.shade:
+        _write_shades(worksheet, look, cells, plan.layout.names[band.shade])
+
+
+def _write_shades(worksheet: Any, look: Look, cells: Range, shares: Range) -> None:
+    """Colour each cell by what the cell at its place in another band shows, from 0 to 1."""
+    corners = (cells.row, cells.column, cells.row + cells.height - 1, cells.column + cells.width - 1)
+    for step in range(SHADES, 0, -1):
+        least = (step - 0.5) / SHADES
+        rule = {"type": "formula", "criteria": f"=N({shares.first})>={least}", "stop_if_true": True}
+        worksheet.conditional_format(*corners, rule | {"format": look.format(bg_color=shade(step / SHADES))})
+
+
+def _write_charts(book: Any, worksheet: Any, plan: Plan, sheet: Sheet) -> None:
+    names = plan.layout.names
+    heights: dict[str, int] = {}  # of the charts that stand beside a band already
+    for item in sheet.stage.charts:
+        chart = book.add_chart({"type": item.type} | ({"subtype": "stacked"} if item.stacked else {}))
+        values = [plan.layout.bands[name] for name in item.values]
+        titles = values[0].cells.rows(-1, 0)
+        for placed, colour in zip(values, SERIES, strict=False):
+            chart.add_series(
+                {
+                    "name": placed.band.title,
+                    "categories": f"={names.get(item.categories, titles).absolute}",
+                    "values": f"={placed.cells.absolute}",
+                    "fill": {"color": colour},
+                    "line": {"color": colour},
+                    "marker": {"type": "circle" if item.type == "line" else "automatic"},
+                }
+            )
+        chart.set_title({"name": item.title, "name_font": {"size": 12, "bold": False, "color": MUTED}})
+        chart.set_legend({"none": len(item.values) == 1, "position": "bottom"})
+        chart.set_chartarea({"border": {"none": True}})
+        grid: dict[str, Any] = {"major_gridlines": {"visible": True, "line": {"color": LINE}}, "line": {"none": True}}
+        axis = grid | AXIS.get(values[0].band.format, {}) | ({"log_base": 10, "min": 1} if item.log else {})
+        if item.type == "bar":  # from the top, as the cells are
+            chart.set_y_axis({"reverse": True, "crossing": "max", "major_gridlines": {"visible": False}})
+            chart.set_x_axis(axis)
+        else:
+            chart.set_y_axis(axis)
+        chart.set_size({"width": item.size[0], "height": item.size[1]})
+        above = heights.get(item.at, 0)
+        heights[item.at] = above + item.size[1] + 8
+        beside = plan.layout.bands.get(item.at)
+        at = Range(sheet.name, beside.top, LABEL_COLUMNS + _width(sheet) + 1).first if beside else item.at
+        worksheet.insert_chart(at, chart, {"description": item.title, "y_offset": above})
 
 
 def _write_vocabulary(worksheet: Any, look: Look, plan: Plan, before: str, after: str) -> None:
@@ -257,7 +367,7 @@ def _write_weights(worksheet: Any, look: Look, weights: list[PlacedWeight]) -> N
             cells.column,
             cells.row + cells.height - 1,
             cells.column + cells.width - 1,
-            _tint(cells.height),
+            _tint(0.5),
         )
 
 
@@ -267,10 +377,10 @@ def _write_worded(worksheet: Any, row: int, value: int, words: str, look: Look, 
     worksheet.merge_range(row, 0, row, 11, value, style)
 
 
-def _tint(height: int) -> dict[str, Any]:
-    """Weights below zero in one colour, above it in the other; a row of norms around 1."""
+def _tint(full: float) -> dict[str, Any]:
+    """What is below zero in one colour, above it in the other, each at its strongest that far from zero."""
     low, middle, high = WEIGHTS
-    edges: dict[str, Any] = {"min_value": -0.5, "mid_value": 0, "max_value": 0.5}
+    edges: dict[str, Any] = {"min_value": -full, "mid_value": 0, "max_value": full}
     kinds = {f"{edge}_type": "num" for edge in ("min", "mid", "max")}
     colours = {"min_color": low, "mid_color": middle, "max_color": high}
     return {"type": "3_color_scale"} | kinds | edges | colours

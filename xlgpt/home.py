@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from xlgpt.cells import escaped
+from xlgpt.inputs import write_input
 from xlgpt.layout import Range, quoted
 from xlgpt.look import ACCENT, FILL, LINE, MUTED, PIECES, Look
 from xlgpt.plan import Plan
@@ -12,7 +13,7 @@ from xlgpt.values import TOP
 HOME = "Home"
 FIRST, LAST = 1, 14  # the columns that the page uses, B to O
 PROMPT = b"B7"  # the cell of that name
-PROMPT_ROW, ANSWER_ROW, TOP_ROW = 6, 10, 15
+PROMPT_ROW, ANSWER_ROW, TOP_ROW = 6, 10, 17
 FACTS_ROW = TOP_ROW + TOP + 4
 PROMPTS_ROW = FACTS_ROW + 20
 PIECE_COLUMNS = (1, 2, 3, 4, 6, 7, 8, 9, 10, 11, 12, 13, 14)  # F is too narrow
@@ -53,6 +54,7 @@ def write_home(home: Any, book: Any, look: Look, plan: Plan) -> None:
     _write_head(home, look, plan)
     _write_prompt(home, book, look, plan)
     _write_answer(home, look, plan)
+    _write_completion(home, look, plan)
     _write_top(home, book, look, plan)
     _write_facts(home, book, look, plan)
     _write_map(home, look, plan)
@@ -113,12 +115,13 @@ def _write_pieces(home: Any, look: Look, plan: Plan) -> None:
         home.write_formula(PROMPT_ROW + 1, column, f"={text}", look.piece, escaped(piece(plan, i)))
         cell = Range(HOME, PROMPT_ROW + 1, column).first
         style = look.format(bg_color=PIECES[i % len(PIECES)], border=1, border_color=LINE)
-        home.conditional_format(cell, {"type": "formula", "criteria": f"=n_tokens>{i}", "format": style})
+        # No formula: in manual mode LibreOffice calculates none that a format depends on.
+        home.conditional_format(cell, {"type": "cell", "criteria": ">", "value": '""', "format": style})
 
 
 def piece(plan: Plan, i: int) -> str:
     """What the cell of the prompt's i-th token shows."""
-    tokens = plan.values.get("tokens", ())
+    tokens = plan.values["tokens"][: plan.values["n_tokens"][0]]
     if len(tokens) > len(PIECE_COLUMNS) == i + 1:
         return f"+ {len(tokens) - i} more"
     return str(tokens[i]) if i < len(tokens) else ""
@@ -126,9 +129,9 @@ def piece(plan: Plan, i: int) -> str:
 
 def _write_prompts(home: Any, look: Look, plan: Plan) -> None:
     """Prompts to try, and the list in the prompt's cell that offers them; any other text will do as well."""
-    encode, layout = plan.model.tokenizer.encode, plan.layout
+    encode, room = plan.model.tokenizer.encode, plan.layout.room
     known = TRY.get(plan.model.name, TRY_ANY)
-    fit = [text for text in known if len(text.encode()) <= layout.max_bytes and len(encode(text)) <= layout.context]
+    fit = [text for text in known if len(text.encode()) <= room.max_bytes and len(encode(text)) <= room.context]
     if not fit:
         return
     home.write_string(PROMPTS_ROW, FIRST, "PROMPTS TO TRY", look.heading["input"])
@@ -157,27 +160,48 @@ def _write_answer(home: Any, look: Look, plan: Plan) -> None:
     home.write_formula(
         ANSWER_ROW + 1,
         FIRST,
-        f'=IF(status="ok",n_tokens&" of {plan.layout.context} rows for tokens are in use.",status)',
+        f'=IF(status="ok",n_tokens&" of {plan.layout.room.context} rows for tokens are in use.",status)',
         look.note,
         _usage(plan),
     )
-    note = look.note
-    if plan.manual:
-        how = (
-            "This workbook calculates when you ask it to: change something, then press F9.",
-            "In LibreOffice too. After a change, only what follows from it is calculated.",
-        )
-    else:
-        how = ("This workbook calculates by itself: change something, and the answer follows.", "")
-    for i, line in enumerate(how):
-        home.write_string(ANSWER_ROW + i, 6, line, note)
+    home.write_string(
+        ANSWER_ROW + 3,
+        FIRST,
+        "Change something, then press F9: only what follows from it is calculated."
+        if plan.manual
+        else "This workbook calculates by itself: change something, and the answer follows.",
+        look.note,
+    )
+
+
+def _write_completion(home: Any, look: Look, plan: Plan) -> None:
+    """What the model writes behind the prompt, and the cells that say how."""
+    home.write_string(ANSWER_ROW - 1, 6, "AND SO IT GOES ON", look.heading["answer"])
+    fill, line = FILL["answer"], ACCENT["answer"]
+    style = look.format(font_size=14, bg_color=fill, border=1, border_color=line, text_wrap=True, indent=1)
+    home.merge_range(ANSWER_ROW, 6, ANSWER_ROW, LAST, "", style)
+    home.write_formula(ANSWER_ROW, 6, "=completion", style, _saved(plan, "completion"))
+    for placed in plan.layout.bands.values():
+        if placed.cells.sheet == HOME:
+            row, column = placed.cells.row, placed.cells.column
+            home.write_string(row - 1, column, placed.band.title, look.column_title)
+            home.write_comment(row, column, placed.band.about, {"x_scale": 2})
+            write_input(home, look, plan, placed)
+    text = '=IF(generation_status="ok",n_written&" tokens written.",generation_status)'
+    home.write_formula(ANSWER_ROW + 3, 6, text, look.note, _writing(plan))
+
+
+def _writing(plan: Plan) -> str:
+    """What the line below the completion says at first."""
+    status, count = (plan.values[name][0] for name in ("generation_status", "n_written"))
+    return f"{count} tokens written." if status == "ok" else str(status)
 
 
 def _usage(plan: Plan) -> str:
     """What the line below the answer says at first."""
     status = str(plan.values["status"][0])
     return (
-        f"{plan.values['n_tokens'][0]} of {plan.layout.context} rows for tokens are in use."
+        f"{plan.values['n_tokens'][0]} of {plan.layout.room.context} rows for tokens are in use."
         if status == "ok"
         else status
     )
@@ -259,8 +283,9 @@ def _write_facts(home: Any, book: Any, look: Look, plan: Plan) -> None:
         ("neurons in each MLP", "n_inner", config.n_inner),
         ("tokens in the vocabulary", "vocab_size", config.vocab_size),
         ("positions it was trained for", "n_positions", config.n_positions),
-        ("rows for tokens in this workbook", "context", plan.layout.context),
-        ("bytes that a prompt may have", "max_bytes", plan.layout.max_bytes),
+        ("rows for tokens in this workbook", "context", plan.layout.room.context),
+        ("bytes that a prompt may have", "max_bytes", plan.layout.room.max_bytes),
+        ("tokens that it can write", "new_tokens", plan.layout.room.new_tokens),
         ("layer norm's small number", "layer_norm_epsilon", config.layer_norm_epsilon),
         ("activation function", "activation_function", config.activation_function),
         ("scores are divided by √(head width)", "scale_attn_weights", config.scale_attn_weights),
@@ -285,7 +310,7 @@ def _write_facts(home: Any, book: Any, look: Look, plan: Plan) -> None:
         # A number, not TRUE: LibreOffice loads a boolean as a formula, and does not calculate it in manual mode.
         home.write(i, 3, int(value) if isinstance(value, bool) else value, style)
         book.define_name(
-            name if name in vars(config) or name in ("context", "max_bytes") else f"about.{name}", f"={HOME}!$D${i + 1}"
+            name if name in vars(config) or name in vars(plan.layout.room) else f"about.{name}", f"={HOME}!$D${i + 1}"
         )
 
 

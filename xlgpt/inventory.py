@@ -8,12 +8,16 @@ from xlgpt.book import Book
 from xlgpt.compare import filled
 from xlgpt.layout import Placed, Range
 from xlgpt.report import BandResult
+from xlgpt.template import STEPS
 from xlgpt.worksheet import overlap, part
 
 
 @dataclass(frozen=True)
 class CheckedSheet:
-    """A sheet with formulas: its bands, the cells each takes, and the formulas that belong to none."""
+    """A sheet with formulas: its bands, the cells each takes, and the formulas that belong to none.
+
+    Bands stand in the order of their calculation: where one is wrong, so may be those after it.
+    """
 
     name: str
     bands: tuple[tuple[Placed, Range], ...]
@@ -37,6 +41,7 @@ def plan_of(book: Book, name: str) -> CheckedSheet:
         if not _misplaced(placed, cells):
             bands.append((placed, cells))
             inside |= {block for block in formulas if overlap(block, cells) == block}
+    bands.sort(key=lambda band: band[0].band.rows not in STEPS)  # the tokenizer's steps, then what sums them up
     others = [formula.cells for formula in there.formulas if formula.cells not in inside]
     return CheckedSheet(name, tuple(bands), tuple(_blocks(others)), len(there.formulas), tuple(missing))
 

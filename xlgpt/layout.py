@@ -1,13 +1,14 @@
 """Where everything stands: which cells each band and each weight takes, on which sheet."""
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from functools import cache
+from typing import NamedTuple
 
 from xlgpt.config import GPT2Config
 from xlgpt.errors import SheetTooSmall, TemplateError
-from xlgpt.template import Band, Slice, Stage, Weight, size, stages, weights
+from xlgpt.template import Band, Room, Slice, Stage, Weight, size, stages, weights
 from xlgpt.unicode import RANGES
 
 MAX_ROWS, MAX_COLUMNS = 1_048_576, 16_384  # ECMA-376 leaves it open; Excel and LibreOffice agree on these
@@ -33,8 +34,7 @@ def column_number(letters: str) -> int:
     return number - 1
 
 
-@dataclass(frozen=True)
-class Range:
+class Range(NamedTuple):  # made by the hundred thousand: a dataclass takes thrice as long
     """A block of cells. Rows and columns count from 0, as in Python."""
 
     sheet: str
@@ -101,6 +101,7 @@ class Sheet:
 
     stage: Stage
     groups: tuple[tuple[Placed, ...], ...]
+    elsewhere: tuple[Placed, ...] = ()  # single cells that stand on another sheet
 
     @property
     def name(self) -> str:
@@ -126,8 +127,7 @@ class Layout:
     """All sheets with numbers, and where each name stands."""
 
     config: GPT2Config
-    context: int
-    max_bytes: int
+    room: Room
     sheets: tuple[Sheet, ...]
     weights: tuple[PlacedWeight, ...]
     bands: dict[str, Placed]
@@ -141,24 +141,24 @@ class Layout:
         return found
 
 
-def lay_out(config: GPT2Config, context: int, max_bytes: int, n_merges: int) -> Layout:
+def lay_out(config: GPT2Config, room: Room, n_merges: int) -> Layout:
     """Place every band, weight and table of the tokenizer. Raises SheetTooSmall, TemplateError."""
-    sheets = tuple(_lay_out_sheet(stage, config, context, max_bytes) for stage in stages(config))
+    sheets = tuple(_lay_out_sheet(stage, config, room) for stage in stages(config, room.sheets))
     weights_ = tuple(_lay_out_weights(config))
-    bands = {placed.band.name: placed for sheet in sheets for placed in sheet.bands}
+    bands = {placed.band.name: placed for sheet in sheets for placed in (*sheet.bands, *sheet.elsewhere)}
     names = {name: placed.cells for name, placed in bands.items()}
     names |= {placed.weight.name: placed.cells for placed in weights_}
     for sheet in sheets:
         names |= {part.name: _slice(part, names, config) for part in sheet.stage.slices}
     vocabulary = Range("Vocabulary", FIRST_ROW, 0, config.vocab_size)
-    columns = {"vocabulary.ids": 0, "vocabulary": 1, "vocabulary.shown": 2}
-    names |= {name: replace(vocabulary, column=column) for name, column in columns.items()}
+    columns = {"vocabulary.ids": 0, "vocabulary": 1, "vocabulary.shown": 2, "vocabulary.bytes": 3}
+    names |= {name: vocabulary._replace(column=column) for name, column in columns.items()}
     merges = Range("Merges", FIRST_ROW, 0, max(1, n_merges))
     columns = {"merges.key": 0, "merges.id": 1, "merges.rank": 2, "merges.by_rank": 6}
-    names |= {name: replace(merges, column=column) for name, column in columns.items()}
+    names |= {name: merges._replace(column=column) for name, column in columns.items()}
     unicode = Range("Unicode", FIRST_ROW, 0, len(RANGES))
-    names |= {"unicode.first": unicode, "unicode.kind": replace(unicode, column=1)}
-    names["unicode.byte_ids"] = replace(unicode, column=3, height=256)
+    names |= {"unicode.first": unicode, "unicode.kind": unicode._replace(column=1)}
+    names["unicode.byte_ids"] = unicode._replace(column=3, height=256)
     for name, cells in names.items():
         if cells.row + cells.height > MAX_ROWS or cells.column + cells.width > MAX_COLUMNS:
             raise SheetTooSmall(
@@ -166,23 +166,33 @@ def lay_out(config: GPT2Config, context: int, max_bytes: int, n_merges: int) -> 
                 f"of the sheet {cells.sheet!r}; a sheet has {MAX_ROWS:,} rows and {MAX_COLUMNS:,} columns. "
                 "Choose a smaller context or a smaller model."
             )
-    return Layout(config, context, max_bytes, sheets, weights_, bands, names)
+    return Layout(config, room, sheets, weights_, bands, names)
 
 
-def _lay_out_sheet(stage: Stage, config: GPT2Config, context: int, max_bytes: int) -> Sheet:
+def _lay_out_sheet(stage: Stage, config: GPT2Config, room: Room) -> Sheet:
     groups = []
     row = FIRST_ROW
-    for bands in _groups(stage.bands):
+    elsewhere = tuple(_lay_out_cell(band) for band in stage.bands if band.at)
+    for bands in _groups(band for band in stage.bands if not band.at):
+        row += bands[0].above
         # Each band has a title and a sentence; below them stand the heads, if any, and the columns' titles.
         head = TABLE_HEAD if bands[0].table else 2 * len(bands) + max(1, *(len(band.shape) - 1 for band in bands))
         group: list[Placed] = []
         for i, band in enumerate(bands):
-            dims = tuple(size(dimension, config, context, max_bytes) for dimension in band.shape)
+            dims = tuple(size(dimension, config, room) for dimension in band.shape)
             cells = Range(stage.sheet, row + head, _column(band, group), dims[0], math.prod(dims[1:]))
             group.append(Placed(band, cells, row if bands[0].table else row + 2 * i, dims))
         groups.append(tuple(group))
         row += head + max(placed.cells.height for placed in group) + 1
-    return Sheet(stage, tuple(groups))
+    return Sheet(stage, tuple(groups), elsewhere)
+
+
+def _lay_out_cell(band: Band) -> Placed:
+    """A band of one cell that stands on another sheet, where the template says."""
+    sheet, _, cell = band.at.rpartition("!")
+    letters = cell.rstrip("0123456789")
+    row = int(cell.removeprefix(letters)) - 1
+    return Placed(band, Range(sheet, row, column_number(letters)), row, (1,))
 
 
 def _column(band: Band, before: list[Placed]) -> int:
@@ -195,7 +205,7 @@ def _column(band: Band, before: list[Placed]) -> int:
     return last.column + last.width + bool(band.table)
 
 
-def _groups(bands: tuple[Band, ...]) -> Iterator[list[Band]]:
+def _groups(bands: Iterable[Band]) -> Iterator[list[Band]]:
     group: list[Band] = []
     for band in bands:
         if group and not band.beside:

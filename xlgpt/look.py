@@ -3,10 +3,16 @@
 from typing import Any
 
 INK, MUTED, LINE = "#1F2933", "#6B7785", "#D5DBE1"
-FILL = {"input": "#FFF4CC", "activation": "#E8F1FB", "weight": "#FCEBDD", "answer": "#DDF3E4"}
-ACCENT = {"input": "#B7791F", "activation": "#2563A8", "weight": "#C05621", "answer": "#237A4B"}
+FILL = {"input": "#FFF4CC", "activation": "#E8F1FB", "weight": "#FCEBDD", "answer": "#DDF3E4", "plain": "#FFFFFF"}
+ACCENT = {"input": "#B7791F", "activation": "#2563A8", "weight": "#C05621", "answer": "#237A4B", "plain": "#2563A8"}
 PIECES = ("#FFE8B8", "#D6E9FA", "#DDF3E4", "#F5DDE8", "#E6E0F5")  # tokens side by side
+SERIES = ("#2563A8", "#C05621", "#237A4B", "#7A4FA3", "#B7791F", "#3B8EA5")  # of a chart
+AXIS: dict[str, dict[str, Any]] = {  # how a chart's axis shows the values of a band of that format
+    "count": {"num_format": "#,##0"},
+    "share": {"min": 0, "max": 1, "major_unit": 0.25, "num_format": "0%"},
+}
 HEAT = ("#FFFFFF", "#5B9BD5")  # attention patterns, from 0 to 1
+SHADES = 10  # between the two, for cells that take their colour from others
 WEIGHTS = ("#E8A77C", "#FDF6F0", "#9CC8AC")  # weights, from negative over 0 to positive
 
 
@@ -31,12 +37,21 @@ class Look:
         self.heading = {kind: self.format(bold=True, font_size=12, font_color=ACCENT[kind]) for kind in ACCENT}
         self.number = {kind: self._cell(kind, num_format="0.000") for kind in FILL}
         self.whole = {kind: self._cell(kind, num_format="0;;0") for kind in FILL}
-        self.text = {kind: self._cell(kind, num_format=";;;@", indent=1) for kind in FILL}
-        self.share = {kind: self._cell(kind, num_format="0.0%") for kind in FILL}
+        self.plain = {kind: self._cell(kind, num_format="General") for kind in FILL}
+        self.positive = {kind: self._cell(kind, num_format="0;;") for kind in FILL}
+        self.signed = {kind: self._cell(kind, num_format="0.000;-0.000;") for kind in FILL}
+        self.count = {kind: self._cell(kind, num_format="#,##0") for kind in FILL}
+        self.text = {kind: self._cell(kind, num_format="@" if kind == "input" else ";;;@", indent=1) for kind in FILL}
+        # LibreOffice shows 0 for a saved text that is empty, until it calculates: no share is 0, so 0 is not shown.
+        self.share = {kind: self._cell(kind, num_format="0.0%;-0.0%;") for kind in FILL}
 
         self.cells = {
             "number": self.number,
             "whole": self.whole,
+            "plain": self.plain,
+            "signed": self.signed,
+            "positive": self.positive,
+            "count": self.count,
             "id": self.whole,
             "text": self.text,
             "share": self.share,
@@ -57,3 +72,9 @@ class Look:
     def _cell(self, kind: str, **properties: Any) -> Any:
         border = {"border": 1, "border_color": LINE} if kind in ("input", "answer") else {}
         return self.format(bg_color=FILL[kind], font_size=10, **border, **properties)
+
+
+def shade(share: float) -> str:
+    """The colour between the two of HEAT that a share from 0 to 1 has."""
+    low, high = (bytes.fromhex(colour[1:]) for colour in HEAT)
+    return "#" + bytes(round(a + share * (b - a)) for a, b in zip(low, high, strict=True)).hex()

@@ -4,13 +4,14 @@ import errno
 import os
 import shutil
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from isal import isal_zlib
 
@@ -18,20 +19,37 @@ from xlgpt.errors import OutputError, WorkbookTooLarge
 
 LIMIT = 2**32 - 1  # beyond it a zip archive needs zip64, which Excel does not read reliably
 DATE = 0x5CB5, 0x0000  # 2026-05-21 in MS-DOS' way: a fixed date, so that the same build packs the same
+LAST_BLOCK = b"\x03\x00"  # of a deflate stream: empty, in the fixed code (RFC 1951, 3.2.6)
 LOCAL, CENTRAL, END = b"PK\x03\x04", b"PK\x01\x02", b"PK\x05\x06"
 
 
 @dataclass(frozen=True)
 class Sums:
-    """What an archive must know of a compressed part: its CRC-32, and its size with and without compression."""
+    """What an archive must know of compressed bytes: their CRC-32, and their size with and without compression."""
 
     crc: int = 0
     packed: int = 0
     size: int = 0
 
+    def __add__(self, behind: "Sums") -> "Sums":
+        """Of two stretches, one behind the other."""
+        crc = isal_zlib.crc32_combine(self.crc, behind.crc, behind.size)
+        return Sums(crc, self.packed + behind.packed, self.size + behind.size)
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A stretch of a part that stands compressed in a file of its own."""
+
+    file: Path
+    sums: Sums
+
 
 def deflate(chunks: Iterable[bytes], file: BinaryIO) -> Sums:
-    """Compress into a file. A thread compresses and writes a chunk while the caller makes the next."""
+    """Compress into a file, as a stretch of a stream that others may follow and that LAST_BLOCK ends.
+
+    A thread compresses and writes a chunk while the caller makes the next.
+    """
     start, crc, size = file.tell(), 0, 0
     stream = isal_zlib.compressobj(1, isal_zlib.DEFLATED, -15)
     pending: Future[int] | None = None
@@ -47,7 +65,7 @@ def deflate(chunks: Iterable[bytes], file: BinaryIO) -> Sums:
             pending = worker.submit(write, chunk)
         if pending:
             pending.result()
-    file.write(stream.flush())
+    file.write(stream.flush(isal_zlib.Z_SYNC_FLUSH))
     return Sums(crc, file.tell() - start, size)
 
 
@@ -71,29 +89,35 @@ class Package:
         self._file = file
         self._parts: list[_Part] = []
 
-    def add(self, name: str, chunks: Iterable[bytes]) -> None:
-        """Compress and append a part. Raises WorkbookTooLarge."""
-        offset = self._file.tell()
-        self._file.write(LOCAL + _Part(name.encode(), offset, Sums()).fields() + name.encode())
-        part = _Part(name.encode(), offset, deflate(chunks, self._file))
-        end = self._file.tell()
-        self._check(part, end)
+    def add(self, name: str, pieces: Iterable[bytes | Packed]) -> None:
+        """Append a part, of pieces to be compressed and others that are, whose files go. Raises WorkbookTooLarge."""
+        offset, sums = self._file.tell(), Sums()
+        self._file.write(LOCAL + _Part(name.encode(), offset, sums).fields() + name.encode())
+        for kind, stretch in groupby(pieces, type):
+            take: Callable[[Iterable[Any]], Sums] = self._copy if kind is Packed else self._deflate
+            sums += take(stretch)
+            self._check(sums)
+        self._file.write(LAST_BLOCK)
+        part = _Part(name.encode(), offset, sums + Sums(packed=len(LAST_BLOCK)))
         self._file.seek(offset)
         self._file.write(LOCAL + part.fields())
-        self._file.seek(end)
+        self._file.seek(0, os.SEEK_END)
         self._parts.append(part)
 
-    def append(self, name: str, file: Path, sums: Sums) -> None:
-        """Append a part that stands compressed in a file. Raises WorkbookTooLarge."""
-        part = _Part(name.encode(), self._file.tell(), sums)
-        self._check(part, part.offset + sums.packed)
-        self._file.write(LOCAL + part.fields() + part.name)
-        with file.open("rb") as packed:
-            shutil.copyfileobj(packed, self._file, 1 << 20)
-        self._parts.append(part)
+    def _deflate(self, stretch: Iterable[bytes]) -> Sums:
+        return deflate(stretch, self._file)
 
-    def _check(self, part: _Part, end: int) -> None:
-        if max(part.sums.size, end) > LIMIT:
+    def _copy(self, stretch: Iterable[Packed]) -> Sums:
+        sums = Sums()
+        for packed in stretch:
+            with packed.file.open("rb") as file:
+                shutil.copyfileobj(file, self._file, 1 << 20)
+            packed.file.unlink()
+            sums += packed.sums
+        return sums
+
+    def _check(self, sums: Sums) -> None:
+        if max(sums.size, self._file.tell()) > LIMIT:
             raise WorkbookTooLarge(
                 "The workbook would pass 4 GiB, beyond which Excel does not read it. Build a smaller model."
             )

@@ -1,6 +1,7 @@
 """All that a workbook is made of, before a byte of it is written."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from xlgpt.bpe import check_vocabulary
 from xlgpt.checkpoint import Model
@@ -8,11 +9,14 @@ from xlgpt.compile import Formula, formulas
 from xlgpt.errors import ContextTooLong, PromptTooLong, UsageError, WorkbookTooLarge
 from xlgpt.layout import Layout, lay_out
 from xlgpt.package import LIMIT
+from xlgpt.settings import Settings, defaults
 from xlgpt.tables import Table, tables
+from xlgpt.template import Room
 from xlgpt.values import Values, expected
 
 DEFAULT_PROMPT = "If today is Tuesday, tomorrow is"
-DEFAULT_CONTEXT = 32
+PROMPT_TOKENS = 32  # rows for a prompt, unless told; those for what is written come on top
+NEW_TOKENS, SMALL_NEW_TOKENS = 8, 32  # that it can write; more where a row is calculated quickly
 DEFAULT_BYTES, SMALL_BYTES = 256, 128  # of a prompt; the smaller for a model that calculates by itself
 MOST_BYTES = 1000  # the sheet Pieces has twice as many columns, and half their square in cells
 CELL_TEXT = 32_767  # characters in one cell, counted in UTF-16 (Excel's specifications and limits)
@@ -22,14 +26,31 @@ MANUAL_FROM = 3_000_000  # weights; above it a recalculation takes long enough t
 
 @dataclass(frozen=True)
 class Plan:
-    """A model, a prompt, where everything stands, every formula, and what each band shows."""
+    """A model, a prompt, and where everything stands; the rest follows from these, and is made when first asked for."""
 
     model: Model
     prompt: str
     layout: Layout
-    formulas: dict[str, list[Formula]]  # of each band
-    values: dict[str, Values]  # of each band: a row for each token in use
-    tables: dict[str, Table]  # the long table of constants that a sheet has
+    settings: Settings
+
+    @cached_property
+    def formulas(self) -> dict[str, list[Formula]]:
+        """Every formula of each band. Raises TemplateError."""
+        return {
+            placed.band.name: list(formulas(self.layout, sheet, placed))
+            for sheet in self.layout.sheets
+            for placed in sheet.bands
+        }
+
+    @cached_property
+    def values(self) -> dict[str, Values]:
+        """What each band shows, from the reference: a row for each token in use. Raises BadCheckpoint."""
+        return expected(self.prompt, self.model, self.layout, self.settings)
+
+    @cached_property
+    def tables(self) -> dict[str, Table]:
+        """The long table of constants that a sheet has."""
+        return tables(self.layout, self.model.tokenizer)
 
     @property
     def manual(self) -> bool:
@@ -37,23 +58,21 @@ class Plan:
         return self.model.parameters > MANUAL_FROM
 
 
-def make_plan(model: Model, prompt: str | None, context: int | None, max_bytes: int | None) -> Plan:
-    """Lay the workbook out and run the reference on the prompt.
+def make_plan(
+    model: Model,
+    prompt: str | None = None,
+    context: int | None = None,
+    max_bytes: int | None = None,
+    new_tokens: int | None = None,
+    sheets: tuple[str, ...] = (),
+) -> Plan:
+    """Lay the workbook out for a prompt.
 
-    Raises PromptTooLong, ContextTooLong, UsageError, SheetTooSmall, BadCheckpoint, BadVocabulary, TemplateError.
+    new_tokens: how many it can write. sheets: which of the optional ones it is to have.
+    Raises PromptTooLong, ContextTooLong, UsageError, SheetTooSmall, WorkbookTooLarge, BadVocabulary, TemplateError.
     """
-    positions = model.config.n_positions
-    context = min(DEFAULT_CONTEXT, positions) if context is None else context
-    if context < 1:
-        raise UsageError(f"A context of {context} holds no token; give at least 1.")
-    if context > positions:
-        raise ContextTooLong(
-            f"The model knows {positions} positions; a context of {context} rows is too long, {positions} is the most."
-        )
-    if max_bytes is None:
-        max_bytes = DEFAULT_BYTES if model.parameters > MANUAL_FROM else SMALL_BYTES
-    if not 1 <= max_bytes <= MOST_BYTES:
-        raise UsageError(f"The workbook can hold the steps of 1 to {MOST_BYTES:,} bytes; --max-bytes is {max_bytes:,}.")
+    room = _room(model, context, max_bytes, new_tokens, sheets)
+    positions, context, max_bytes = model.config.n_positions, room.context, room.max_bytes
     check_vocabulary(model.tokenizer)
     if prompt is None:
         prompt = _shortened(DEFAULT_PROMPT, model, context, max_bytes)
@@ -70,13 +89,35 @@ def make_plan(model: Model, prompt: str | None, context: int | None, max_bytes: 
             f"shorten it, or give --context {len(ids)} or more (at most {positions})."
         )
     _check_size(model)
-    layout = lay_out(model.config, context, max_bytes, len(model.tokenizer.merges))
-    compiled = {
-        placed.band.name: list(formulas(layout, sheet, placed)) for sheet in layout.sheets for placed in sheet.bands
-    }
-    return Plan(
-        model, prompt, layout, compiled, expected(prompt, model, context, max_bytes), tables(layout, model.tokenizer)
-    )
+    layout = lay_out(model.config, room, len(model.tokenizer.merges))
+    return Plan(model, prompt, layout, defaults(layout, model.parameters > MANUAL_FROM))
+
+
+def _room(
+    model: Model, context: int | None, max_bytes: int | None, new_tokens: int | None, sheets: tuple[str, ...]
+) -> Room:
+    """How many rows there are to be: what is asked for, or what suits the model."""
+    positions, is_large = model.config.n_positions, model.parameters > MANUAL_FROM
+    usual = NEW_TOKENS if is_large else SMALL_NEW_TOKENS
+    if new_tokens is None:
+        new_tokens = usual if context is None else max(1, min(usual, context - 1))
+    context = min(PROMPT_TOKENS + new_tokens, positions) if context is None else context
+    if context < 1:
+        raise UsageError(f"A context of {context} holds no token; give at least 1.")
+    if context > positions:
+        raise ContextTooLong(
+            f"The model knows {positions} positions; a context of {context} rows is too long, {positions} is the most."
+        )
+    if not 1 <= new_tokens < max(2, context):
+        raise UsageError(
+            f"--generate {new_tokens}: a workbook with rows for {context} tokens can make room for 1 to "
+            f"{max(1, context - 1)} that it writes."
+        )
+    if max_bytes is None:
+        max_bytes = DEFAULT_BYTES if is_large else SMALL_BYTES
+    if not 1 <= max_bytes <= MOST_BYTES:
+        raise UsageError(f"The workbook can hold the steps of 1 to {MOST_BYTES:,} bytes; --max-bytes is {max_bytes:,}.")
+    return Room(context, max_bytes, new_tokens, sheets)
 
 
 def _check_size(model: Model) -> None:

@@ -5,7 +5,7 @@ Shapes: T tokens, D n_embd, H heads, K width of a head, F n_inner, V vocabulary.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -87,7 +87,8 @@ def forward(
         h, name = f"h.{layer}.mlp", f"blocks.{layer}.mlp"
         seen[f"{name}.pre"] = linear(x, f"{h}.c_fc")  # [T, F]
         seen[f"{name}.post"] = ACTIVATIONS[config.activation_function](seen[f"{name}.pre"])  # [T, F]
-        return edits.switch_mlp(linear(seen[f"{name}.post"], f"{h}.c_proj"), layer)
+        written = edits.silence_neurons(seen[f"{name}.post"], layer)
+        return edits.switch_mlp(linear(written, f"{h}.c_proj"), layer)
 
     seen: dict[str, Array] = {}
     T = np.shape(ids)[-1]
@@ -121,8 +122,6 @@ def slices(matrix: NDArray[Any], rows: int = 4096) -> list[NDArray[Any]]:
     return [matrix[i : i + rows] for i in range(0, len(matrix), rows)]
 
 
-def generate(ids: list[int], n: int, weights: Tensors, config: GPT2Config) -> list[int]:
-    """The ids and n more, each the most likely next."""
-    for _ in range(n):
-        ids = [*ids, int(forward(ids, weights, config)["logits"][-1].argmax())]
-    return ids
+def what_follows(weights: Tensors, config: GPT2Config, edits: Edits = NOTHING) -> Callable[[list[int]], Array]:
+    """A function from ids to the logits [V] of what comes after them."""
+    return lambda ids: forward(ids, weights, config, edits)["logits"][-1]

@@ -45,13 +45,17 @@ class SheetResult:
 
 @dataclass(frozen=True)
 class PromptResult:
-    """All sheets for one prompt, and the next token as the workbook and as the reference have it."""
+    """All sheets for one prompt, and what the workbook and the reference go on with.
+
+    next_token, expected_token: where tokens are written, all of them. about: what was set differently from the file.
+    """
 
     text: str
     tokens: int
     sheets: tuple[SheetResult, ...]
     next_token: str
     expected_token: str
+    about: str = ""
 
 
 @dataclass(frozen=True)
@@ -149,7 +153,8 @@ class Report:
                 if ours == theirs
                 else f"{ours} in the workbook, {theirs} in NumPy"
             )
-            yield f"{text!r} ({prompt.tokens} tokens): {both}."
+            about = f", {prompt.about}" if prompt.about else ""
+            yield f"{text!r} ({prompt.tokens} tokens{about}): {both}."
         if self.left_out:
             yield self.left_out
         if self.without_saved_value:

@@ -11,6 +11,7 @@ from xlgpt.book import Book
 from xlgpt.engines import start
 from xlgpt.errors import BrokenWorkbook, UsageError
 from xlgpt.worksheet import CellError
+from xlgpt.writing import NONE_FITS
 
 
 @dataclass(frozen=True)
@@ -24,13 +25,19 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a workbook says comes after a prompt: the next token, and the ten most likely. seconds: what it took."""
+    """What a workbook says comes after a prompt: the next token, the ten most likely, and what it writes.
+
+    completion: the text of the tokens `written`, none unless they were asked for or the file asks for them.
+    seconds: what it took.
+    """
 
     prompt: str
     ids: tuple[int, ...]
     next_token: str
     next_token_id: int
     top: tuple[Candidate, ...]
+    completion: str
+    written: tuple[int, ...]
     seconds: float
 
     def as_dict(self) -> dict[str, Any]:
@@ -61,21 +68,31 @@ class Session:
     def __exit__(self, *reason: object) -> None:
         self._engine.close()
 
-    def answer(self, text: str | None = None) -> Answer:
+    def answer(self, text: str | None = None, tokens: int | None = None, **sampling: float) -> Answer:
         """Calculate what comes after a text, or after the prompt in the file.
 
+        tokens: how many to write; sampling: temperature, top_k, top_p and seed. By default what the file says.
         Raises PromptTooLong, UsageError, EngineFailed.
         """
         began = time.monotonic()
         prompt = self._book.prompt if text is None else self._book.prompt_of(text)
-        self._engine.calculate(prompt)
-        status = str(self._column("status")[0])
-        if status != "ok":
-            raise UsageError(status)
+        settings = self._book.settings.changed(**sampling)
+        if tokens is not None:
+            settings = settings.changed(max_new_tokens=tokens)
+        self._engine.calculate(prompt, settings)
+        for name in ("status", "settings_status"):
+            status = str(self._column(name)[0])
+            if status != "ok":
+                raise UsageError(status)
         columns = (self._column(f"top.{part}") for part in ("token", "id", "probability"))
         top = tuple(Candidate(str(token), int(i), float(share)) for token, i, share in zip(*columns, strict=True))
         token, number = self._column("next_token")[0], self._column("next_token_id")[0]
-        return Answer(prompt.text, prompt.ids, str(token), int(number), top, time.monotonic() - began)
+        written = tuple(int(i) for i in self._column("written.id") if i != "")
+        completion = str(self._column("completion")[0])
+        if NONE_FITS in self._column("next.id"):
+            raise UsageError(str(self._column("generation_status")[0]))
+        seconds = time.monotonic() - began
+        return Answer(prompt.text, prompt.ids, str(token), int(number), top, completion, written, seconds)
 
     def _column(self, name: str) -> list[Any]:
         """What the cells of a name show. Raises BrokenWorkbook where that is an error value."""
@@ -89,12 +106,20 @@ class Session:
         return values
 
 
-def run(path: str | Path, prompt: str | None = None, engine: str = "libreoffice", start_timeout: float = 60) -> Answer:
+def run(
+    path: str | Path,
+    prompt: str | None = None,
+    tokens: int | None = None,
+    engine: str = "libreoffice",
+    start_timeout: float = 60,
+    **sampling: float,
+) -> Answer:
     """Calculate what comes after a prompt, in LibreOffice or by the formulas library.
 
-    prompt: by default the one in the file. start_timeout: seconds that LibreOffice may take to start.
+    prompt: by default the one in the file. tokens: how many to write. sampling: temperature, top_k, top_p and seed.
+    start_timeout: seconds that LibreOffice may take to start.
     Raises NotAWorkbook, ForeignWorkbook, BrokenWorkbook, PromptTooLong, UsageError, FormulaError, EngineNotFound,
     EngineFailed.
     """
     with Session(path, engine, start_timeout) as session:
-        return session.answer(prompt)
+        return session.answer(prompt, tokens, **sampling)

@@ -1,5 +1,6 @@
 """What every band shows for a prompt, from the reference: the saved values of a new workbook, the truth of a check."""
 
+import math
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,36 +14,85 @@ from numpy.typing import NDArray
 from xlgpt import reference
 from xlgpt.bpe import Piece, Tokenization, tokenization
 from xlgpt.checkpoint import Model
-from xlgpt.layout import Placed
+from xlgpt.edits import Edits
+from xlgpt.inside import VIEWS, Thought
+from xlgpt.inside.facts import silence
+from xlgpt.layout import Layout, Placed, Sheet
+from xlgpt.sampling import write
+from xlgpt.settings import Settings
 from xlgpt.tokenizer import Tokenizer
+from xlgpt.writing import end_of_text, generation, rows_in_use, sampling_of, to_write
 
 Values = NDArray[Any]
 TOP = 10
 
 
-def expected(prompt: str, model: Model, context: int, max_bytes: int) -> dict[str, Values]:
+def expected(prompt: str, model: Model, layout: Layout, settings: Settings) -> dict[str, Values]:
     """Every band's values by name: a row for each token in use (of the bands before the model, every row).
 
     For an empty prompt, only those bands that have something to say.
     """
-    tokenizer = model.tokenizer
+    tokenizer, room = model.tokenizer, layout.room
     ids = tokenizer.encode(prompt)
-    values = steps(tokenization(prompt, tokenizer), tokenizer, max_bytes) | {
+    written = _written(ids, model, layout, settings)
+    everything = [*ids, *written]
+    rows = rows_in_use(len(ids), written, to_write(settings, layout))
+    values = steps(tokenization(prompt, tokenizer), tokenizer, room.max_bytes) | {
         "n_tokens": _column([len(ids)]),
         "status": _column(["ok" if ids else "There is no token: type a text into the prompt."]),
-        "position": _column([i if i < len(ids) else -1 for i in range(context)]),
+        "position": _column([i if i < rows else -1 for i in range(room.context)]),
+        "token_ids": np.array(everything),
+        "tokens": _column([tokenizer.shown(i) for i in everything]),
     }
+    values |= settings.cells
     if not ids:
-        return values
-    seen: dict[str, Values] = dict(reference.forward(ids, model.weights, model.config))
-    logits = seen.pop("logits")[-1]
-    values |= {name: _by_token(name, value) for name, value in seen.items()}
-    values |= {
-        "token_ids": np.array(ids),
-        "tokens": _column([tokenizer.shown(i) for i in ids]),
-        "ln_final.last": seen["ln_final.normalized"][-1:],
-    }
-    return values | readout(logits, tokenizer)
+        none = np.zeros((0, model.config.vocab_size))
+        nothing = generation(none, 0, [], tokenizer, layout, settings) | {"shown_row": _column([0])}
+        return values | nothing | look_inside(Thought(model, layout, settings, (), 0, 0, {}))
+    changed = edits(settings)
+    seen: dict[str, Values] = dict(reference.forward(everything[:rows], model.weights, model.config, changed))
+    shown = _shown_row(settings, len(ids), rows)
+    thought = Thought(model, layout, settings, tuple(everything[:rows]), len(ids), shown, seen)
+    values |= {name: _by_token(name, value) for name, value in seen.items() if name != "logits"}
+    values |= {"shown_row": _column([shown + 1]), "ln_final.last": seen["ln_final.normalized"][shown][None]}
+    values |= generation(seen["logits"], len(ids), written, tokenizer, layout, settings)
+    return values | readout(seen["logits"][shown], tokenizer) | look_inside(thought)
+
+
+def _written(ids: list[int], model: Model, layout: Layout, settings: Settings) -> list[int]:
+    """The ids that the workbook writes behind a prompt."""
+    wanted = min(to_write(settings, layout), layout.room.context - len(ids)) if ids else 0
+    follows = reference.what_follows(model.weights, model.config, edits(settings))
+    return write(ids, wanted, follows, sampling_of(settings), end_of_text(model.tokenizer)) if wanted else []
+
+
+def _shown_row(settings: Settings, n_prompt: int, rows: int) -> int:
+    """Which row's prediction the sheet LM head shows, counted from 0."""
+    position = settings.cells["shown_position"][0, 0]
+    is_row = not isinstance(position, str) and position in range(rows)
+    return int(position) if is_row else n_prompt - 1
+
+
+def edits(settings: Settings) -> Edits:
+    """What the sheets change in the model while it runs."""
+    return Edits(silence=silence(settings) if "facts.block" in settings.cells else None)
+
+
+def look_inside(thought: Thought) -> dict[str, Values]:
+    """What the optional sheets show; nothing where they are switched off, or have a switch and no token to look at."""
+    found: dict[str, Values] = {}
+    for sheet in thought.layout.sheets:
+        if sheet.stage.switch and not (thought.ids and thought.settings.number(sheet.stage.switch)):
+            found |= _switched_off(sheet)
+        elif sheet.stage.optional:
+            found |= VIEWS[sheet.stage.optional](thought)
+    return found
+
+
+def _switched_off(sheet: Sheet) -> dict[str, Values]:
+    """Its empty cells."""
+    bands = (placed for placed in sheet.bands if not placed.band.is_input)
+    return {placed.band.name: np.full(placed.dims, "", dtype=object) for placed in bands}
 
 
 def readout(logits: NDArray[np.float64], tokenizer: Tokenizer) -> dict[str, Values]:
@@ -68,13 +118,15 @@ def _by_token(name: str, value: Values) -> Values:
 
 def on_sheet(values: Values, placed: Placed) -> Values:
     """A band's values as they stand in its cells: [rows in use, columns]. Cells without a number hold NaN."""
-    missing = placed.dims[-1] - values.shape[-1] if len(placed.dims) == 3 else 0
+    missing = placed.dims[-1] - values.shape[-1] if placed.band.shape[-1] == "key" else 0
     if missing:  # a column per key, and fewer tokens than the context has rows
-        values = np.pad(values, ((0, 0), (0, 0), (0, missing)), constant_values=np.nan)
-    return values.reshape(len(values), -1)
+        values = np.pad(values, [(0, 0)] * (values.ndim - 1) + [(0, missing)], constant_values=np.nan)
+    return values.reshape(len(values), math.prod(values.shape[1:]))
 
 
 NO_MERGE, WORD_ENDS = 2**26, 2**26 + 1  # in place of a pair's turn
+NO_ID = -1  # in place of an id or a rank: the format hides it, and it is no empty text, which LibreOffice loads as 0
+WITH_IDS = ("byte.id", "merge.id", "merge.rank", "step.rank", "step.new", "step.before", "step.behind")
 
 
 def steps(way: Tokenization, tokenizer: Tokenizer, max_bytes: int) -> dict[str, Values]:
@@ -122,12 +174,12 @@ def steps(way: Tokenization, tokenizer: Tokenizer, max_bytes: int) -> dict[str, 
         columns[f"step.{name}"] = columns[f"merge.{key}"] = [getattr(merge, key) for merge in way.merges]
     for merge, after in zip(way.merges, states[1:], strict=True):
         for side, pair in pairs.around(merge.place, after).items():
-            columns[f"step.{side}"].append("" if pair is None else pair[side == "behind"].id)
+            columns[f"step.{side}"].append(NO_ID if pair is None else pair[side == "behind"].id)
             columns[f"step.{side}_pair"].append("" if pair is None else pairs.row(*pair))
             columns[f"step.{side}_turn"].append(WORD_ENDS if pair is None else pairs.turn(*pair))
-    values = {name: _column(column, max_bytes) for name, column in columns.items()}
-    values["pieces.ids"] = _triangle([[piece.id for piece in state] for state in states], max_bytes)
-    values["pieces.turns"] = _triangle(turns, max_bytes)
+    values = {name: _column(column, max_bytes, NO_ID if name in WITH_IDS else "") for name, column in columns.items()}
+    values["pieces.ids"] = _triangle([[piece.id for piece in state] for state in states], max_bytes, NO_ID)
+    values["pieces.turns"] = _triangle(turns, max_bytes, "")
     numbers = {"n_bytes": len(way.bytes), "n_words": len(way.words), "n_merges": len(way.merges)}
     numbers |= {"prompt_length": len(way.text), "wide_units": 1, "tab_code": 9}
     numbers |= {"no_merge": NO_MERGE, "word_ends": WORD_ENDS}
@@ -180,14 +232,14 @@ def _contraction(word: str) -> list[int]:
     return list(range(len(word), 0, -1)) if is_one else [0] * len(word)
 
 
-def _column(values: list[Any], height: int = 0) -> Values:
-    """Values of any kind, and nothing in the rows below them."""
-    return np.array([*values, *[""] * (height - len(values))], dtype=object)
+def _column(values: list[Any], height: int = 0, nothing: str | int = "") -> Values:
+    """Values of any kind, and in the rows below them what stands for nothing."""
+    return np.array([*values, *[nothing] * (height - len(values))], dtype=object)
 
 
-def _triangle(lines: list[list[int]], size: int) -> Values:
-    """Each line a cell shorter than the one above; nothing below the last and beside the others."""
-    values = np.full((size, size), "", dtype=object)
+def _triangle(lines: list[list[int]], size: int, nothing: str | int) -> Values:
+    """Each line a cell shorter than the one above; below the last and beside the others what stands for nothing."""
+    values = np.full((size, size), nothing, dtype=object)
     for row, line in zip(values, lines, strict=False):
         row[: len(line)] = line
     return values

@@ -1,123 +1,99 @@
-"""Sheets of weights, formatted and compressed whole, by as many processes as there are cores.
+"""The rows of weight sheets, formatted and compressed by as many processes as there are cores.
 
-A worker reads its jobs from standard input, writes each packed sheet to a file in a folder, and sends back, pickled,
-what the archive must know of it, or the error that ended it.
+All workers have the same list of tensors, and each takes the first that nobody has taken: whoever makes a tensor's file
+has it. They write the packed rows to that file, and report, pickled, what the archive must know of them, or the error
+that stopped them.
 """
 
 import os
 import pickle
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from xlgpt.cells import number_rows
 from xlgpt.checkpoint import Weights
 from xlgpt.errors import BadCheckpoint, XlgptError
-from xlgpt.package import Sums, deflate
+from xlgpt.package import Packed, deflate
 
 WORTH_IT = 5_000_000  # weights; below, starting a process takes longer than the work
+LIST = "tensors"  # the file that holds it; no tensor is called so
 
 
 @dataclass(frozen=True)
 class Tensor:
-    """A tensor, the rows and columns it takes, and the row above it, which says what it is."""
+    """A tensor, and how many rows and columns it takes."""
 
     name: str
     height: int
     width: int
-    line: bytes
-
-
-@dataclass(frozen=True)
-class Job:
-    """One sheet: its part's name in the archive, its XML before and after the rows, and its tensors."""
-
-    part: str
-    before: bytes
-    after: bytes
-    tensors: tuple[Tensor, ...]
     weights: Weights
 
     @property
     def size(self) -> int:
-        """How many weights the sheet holds."""
-        return sum(tensor.height * tensor.width for tensor in self.tensors)
+        """How many weights it holds."""
+        return self.height * self.width
 
-    def xml(self) -> Iterator[bytes]:
-        """The sheet, in pieces."""
-        yield self.before
-        for tensor in self.tensors:
-            yield tensor.line
-            matrix = self.weights.tensor(tensor.name).reshape(tensor.height, tensor.width)
-            yield from number_rows(matrix)
-        yield self.after
-
-
-@dataclass(frozen=True)
-class Packed:
-    """A sheet that stands compressed in a file."""
-
-    job: Job
-    file: Path
-    sums: Sums
+    def rows(self) -> Iterator[bytes]:
+        """Its rows as XML. Raises BadCheckpoint."""
+        return number_rows(self.weights.tensor(self.name).reshape(self.height, self.width))
 
 
 @contextmanager
-def workers(jobs: list[Job], folder: Path) -> Iterator[list[subprocess.Popen[bytes]]]:
-    """Start the work; whatever happens, no process is left behind."""
+def workers(tensors: list[Tensor], folder: Path) -> Iterator[Callable[[Tensor], Packed]]:
+    """Start the work; gives what waits for a tensor. Whatever happens, no process is left behind."""
+    (folder / LIST).write_bytes(pickle.dumps(tensors))
+    command = [sys.executable, "-c", f"from xlgpt.weightsheet import work; work({str(folder)!r})"]
+    reading, writing = os.pipe()
     started: list[subprocess.Popen[bytes]] = []
-    try:
-        for share in _shares(jobs, os.cpu_count() or 1):
-            command = [sys.executable, "-c", f"from xlgpt.weightsheet import work; work({str(folder)!r})"]
-            worker = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)
-            started.append(worker)
-            assert worker.stdin
-            pickle.dump(share, worker.stdin)
-            worker.stdin.close()
-        yield started
-    finally:
-        for worker in started:
-            worker.kill()
-            worker.wait()
-
-
-def results(worker: subprocess.Popen[bytes]) -> Iterator[Packed]:
-    """What a worker has packed, as it goes. Raises what stopped it."""
-    assert worker.stdout
-    while True:
+    with open(reading, "rb") as reports:
         try:
-            result = pickle.load(worker.stdout)
-        except EOFError:
-            if worker.wait():
+            with open(writing, "wb") as end:
+                for _ in range(os.cpu_count() or 1):
+                    started.append(subprocess.Popen(command, stdout=end, start_new_session=True))
+            yield _waiting(reports)
+        finally:
+            for worker in started:
+                worker.kill()
+                worker.wait()
+
+
+def _waiting(reports: BinaryIO) -> Callable[[Tensor], Packed]:
+    done: dict[str, Packed] = {}
+
+    def wait(tensor: Tensor) -> Packed:
+        """Wait until a tensor is packed. Raises what stopped a worker."""
+        while tensor.name not in done:
+            try:
+                name, result = pickle.load(reports)
+            except EOFError:
                 raise BadCheckpoint("A process that packed weights ended early; is there enough memory?") from None
-            return
-        if isinstance(result, Exception):
-            raise result
-        yield result
+            if isinstance(result, Exception):
+                raise result
+            done[name] = result
+        return done.pop(tensor.name)
 
-
-def _shares(jobs: list[Job], count: int) -> list[list[Job]]:
-    """The jobs in shares of about the same size: the largest first, each to whoever has least."""
-    shares: list[list[Job]] = [[] for _ in range(min(count, len(jobs)))]
-    for job in sorted(jobs, key=lambda job: -job.size):
-        min(shares, key=lambda share: sum(job.size for job in share)).append(job)
-    return shares
+    return wait
 
 
 def work(folder: str) -> None:
-    """What a worker does: pack each job that it reads, and send back what came of it."""
-    for job in pickle.load(sys.stdin.buffer):
+    """What a worker does: pack the tensors that nobody has taken, and report each."""
+    os.nice(5)  # the process that makes all the other sheets goes first: nobody can help it
+    for tensor in pickle.loads((Path(folder) / LIST).read_bytes()):
         result: Packed | Exception
         try:
-            file = Path(folder) / Path(job.part).name
-            with file.open("wb") as packed:
-                result = Packed(job, file, deflate(job.xml(), packed))
+            file = Path(folder) / tensor.name
+            with file.open("xb") as packed:
+                result = Packed(file, deflate(tensor.rows(), packed))
+        except FileExistsError:
+            continue
         except (XlgptError, OSError) as e:
             result = e
         except KeyboardInterrupt:
             sys.exit(130)
-        pickle.dump(result, sys.stdout.buffer)
-        sys.stdout.flush()
+        report = pickle.dumps((tensor.name, result))
+        os.write(sys.stdout.fileno(), report)  # at once: the workers share the pipe

@@ -4,24 +4,25 @@ import io
 import posixpath
 import re
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from subprocess import Popen
 from tempfile import TemporaryDirectory
 from xml.etree import ElementTree
+
+import numpy as np
 
 from xlgpt.cells import Strings, constant, formula_row
 from xlgpt.compile import Formula
 from xlgpt.furniture import furnish
 from xlgpt.home import HOME, PROMPT
-from xlgpt.layout import PlacedWeight, Range, Sheet
-from xlgpt.package import Package, replacing
+from xlgpt.layout import PlacedWeight, Range, Sheet, column_letters
+from xlgpt.package import Package, Packed, replacing
 from xlgpt.plan import Plan
 from xlgpt.tables import Table
 from xlgpt.values import Values, on_sheet
-from xlgpt.weightsheet import WORTH_IT, Job, Tensor, results, workers
+from xlgpt.weightsheet import WORTH_IT, Tensor, workers
 
 Progress = Callable[[str, int, int], None]  # the phase, how much is done, of how much
 MAIN = "http://schemas.openxmlformats.org/spreadsheetml/2006/main"
@@ -31,6 +32,7 @@ BLANK = re.compile(rb'<c r="([A-Z]+\d+)" s="(\d+)"/>')
 ROW = re.compile(rb'<row r="(\d+)"[^>]*>.*?</row>', re.DOTALL)
 STYLED = re.compile(rb'<c r="([A-Z]+)\d+" s="(\d+)"')
 EMPTY_TEXT = re.compile(rb'(<c r="[A-Z]+\d+"(?: s="\d+")?)(><f>[^<]*</f><v></v>)')
+SPANS = re.compile(rb' spans="\d+:\d+"')  # of the cells that XlsxWriter knows of, so not those of the row
 DIMENSION = re.compile(rb'<dimension ref="[^"]*"/>')
 
 
@@ -46,42 +48,60 @@ class Written:
 
 def write_workbook(path: Path, plan: Plan, progress: Progress) -> Written:
     """Write the file beside its target and move it into place. Raises OutputError, WorkbookTooLarge, BadCheckpoint."""
-    progress("Making the sheets", 0, 1)
-    skeleton = zipfile.ZipFile(io.BytesIO(furnish(plan)))
-    names = sheet_names(skeleton)
-    weights = plan.layout.weight_sheets()
-    jobs = [_job(part, skeleton.read(part), weights[name], plan) for part, name in names.items() if name in weights]
-    with replacing(path) as file, Package(file) as package, _packing(jobs, path) as packed:
+    with replacing(path) as file, Package(file) as package, _packing(plan, path) as packed:
+        progress("Calculating the prompt", 0, 1)
+        plan.values  # noqa: B018 - made when first asked for
+        progress("Making the sheets", 0, 1)
+        skeleton = zipfile.ZipFile(io.BytesIO(furnish(plan)))
+        names = sheet_names(skeleton)
         written = _write_parts(package, skeleton, names, plan)
-        done, total = 0, plan.model.parameters
-        for job in packed(package):
-            done += job.size
-            progress("Writing weights", done, total)
+        parts, done = {name: part for part, name in names.items()}, 0
+        for name, tensors in _tensors(plan).items():
+            progress("Writing weights", done, plan.model.parameters)
+            xml = skeleton.read(parts[name])
+            package.add(parts[name], _weight_sheet(xml, plan.layout.weight_sheets()[name], map(packed, tensors)))
+            done += sum(tensor.size for tensor in tensors)
+        progress("Writing weights", done, done)
     return replace(written, path=path, size=path.stat().st_size)
 
 
+def _tensors(plan: Plan) -> dict[str, list[Tensor]]:
+    """The tensors of each weight sheet, the largest sheet first, so that all processes end at about the same time."""
+    sheets = {
+        name: [Tensor(p.weight.name, p.cells.height, p.cells.width, plan.model.weights) for p in placed]
+        for name, placed in plan.layout.weight_sheets().items()
+    }
+    return dict(sorted(sheets.items(), key=lambda sheet: -sum(tensor.size for tensor in sheet[1])))
+
+
+Rows = Iterable[bytes | Packed]
+
+
 @contextmanager
-def _packing(jobs: list[Job], path: Path) -> Iterator[Callable[[Package], Iterator[Job]]]:
-    """Pack the weights here, or in other processes while this one writes the rest where that is worth it."""
-    if sum(job.size for job in jobs) < WORTH_IT:
-        yield lambda package: _pack_here(jobs, package)
+def _packing(plan: Plan, path: Path) -> Iterator[Callable[[Tensor], Rows]]:
+    """What gives a tensor's rows: this process, or others that pack them meanwhile where that is worth it."""
+    if plan.model.parameters < WORTH_IT:
+        yield Tensor.rows
         return
-    with TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder, workers(jobs, Path(folder)) as started:
-        yield lambda package: _collect(started, package)
+    tensors = [tensor for sheet in _tensors(plan).values() for tensor in sheet]
+    with (
+        TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder,
+        workers(tensors, Path(folder)) as packed,
+    ):
+        yield lambda tensor: [packed(tensor)]
 
 
-def _pack_here(jobs: list[Job], package: Package) -> Iterator[Job]:
-    for job in jobs:
-        package.add(job.part, job.xml())
-        yield job
-
-
-def _collect(started: list[Popen[bytes]], package: Package) -> Iterator[Job]:
-    for worker in started:
-        for packed in results(worker):
-            package.append(packed.job.part, packed.file, packed.sums)
-            packed.file.unlink()
-            yield packed.job
+def _weight_sheet(xml: bytes, weights: list[PlacedWeight], rows: Iterable[Rows]) -> Rows:
+    """A sheet of weights: what the skeleton holds of it, and below the line about each tensor its rows."""
+    lines = {int(row[1]) - 1: BLANK.sub(b"", row[0]) for row in ROW.finditer(xml)}
+    before, _, rest = xml.partition(b"<sheetData>")
+    last = weights[-1].cells
+    used = Range("", 0, 0, last.row + last.height, max(placed.cells.width for placed in weights))
+    yield DIMENSION.sub(b'<dimension ref="%b"/>' % used.a1.encode(), before) + b"<sheetData>" + lines[0]
+    for placed, its_rows in zip(weights, rows, strict=True):
+        yield lines[placed.cells.row - 1]
+        yield from its_rows
+    yield b"</sheetData>" + rest.partition(b"</sheetData>")[2]
 
 
 def _write_parts(package: Package, skeleton: zipfile.ZipFile, names: dict[str, str], plan: Plan) -> Written:
@@ -98,8 +118,8 @@ def _write_parts(package: Package, skeleton: zipfile.ZipFile, names: dict[str, s
         cells += xml.count(b"<c r=") - len(BLANK.findall(xml))
         formulas += xml.count(b"<f>")
         if name in sheets or name in plan.tables:
-            starts = _starts(sheets[name], plan) if name in sheets else {}
-            package.add(part, [_filled(xml, starts, plan.tables.get(name), strings)])
+            lines = _lines(sheets[name], plan) if name in sheets else {}
+            package.add(part, [_filled(xml, lines, plan.tables.get(name), strings)])
         elif name == HOME:
             package.add(part, [_with_prompt(_typed(xml), plan.prompt, strings)])
         elif name not in weights and part != STRINGS:
@@ -135,39 +155,45 @@ def _typed(xml: bytes) -> bytes:
     return EMPTY_TEXT.sub(rb'\1 t="str"\2', xml)
 
 
-Starts = dict[bytes, tuple[Formula, int, Values | None]]  # where a row of a formula's cells begins: its values
+Line = list[tuple[Formula, int, Values | None]]  # the formulas of a band's row, which row of theirs it is, its values
+Lines = dict[bytes, Line]  # by the cell that it begins with
 
 
-def _starts(sheet: Sheet, plan: Plan) -> Starts:
-    """Every place on a sheet where a row of a formula's cells begins."""
-    starts: Starts = {}
+def _lines(sheet: Sheet, plan: Plan) -> Lines:
+    """Every row of formulas' cells on a sheet."""
+    lines: Lines = {}
     for placed in sheet.bands:
-        values = on_sheet(plan.values[placed.band.name], placed) if placed.band.name in plan.values else ()
-        for formula in plan.formulas[placed.band.name]:
-            left = formula.cells.column - placed.cells.column
+        cells, name, letters = placed.cells, placed.band.name, column_letters(placed.cells.column).encode()
+        values = on_sheet(plan.values[name], placed) if name in plan.values else np.empty((0, 0))
+        for formula in plan.formulas[name]:
+            left, width = formula.cells.column - cells.column, formula.cells.width
             for row in range(formula.cells.height):
-                i = formula.cells.row - placed.cells.row + row
-                line = values[i][left : left + formula.cells.width] if i < len(values) else None
-                starts[formula.cells.rows(row, row + 1).first.encode()] = formula, row, line
-    return starts
+                i = formula.cells.row - cells.row + row
+                shown = values[i, left : left + width] if i < len(values) else None
+                lines.setdefault(b"%b%d" % (letters, formula.cells.row + row + 1), []).append((formula, row, shown))
+    return lines
 
 
-def _filled(xml: bytes, starts: Starts, table: Table | None, strings: Strings) -> bytes:
+def _filled(xml: bytes, lines: Lines, table: Table | None, strings: Strings) -> bytes:
     """A sheet with the formulas' cells in place of the blank ones, and with all rows of its long table."""
 
     def fill(blank: re.Match[bytes]) -> bytes:
-        if blank[1] not in starts:  # an input that nobody has filled in
+        if blank[1] not in lines:  # an input that nobody has filled in
             return blank[0]
-        return formula_row(*starts[blank[1]], int(blank[2]))
+        return _cells(lines[blank[1]], int(blank[2]))
 
-    xml = _typed(xml)
+    xml = SPANS.sub(b"", _typed(xml))
     if table:
         first = next(row for row in ROW.finditer(xml) if int(row[1]) == table.row + 1)
-        xml = xml[: first.start()] + b"".join(_table_rows(first[0], table, starts, strings)) + xml[first.end() :]
+        xml = xml[: first.start()] + b"".join(_table_rows(first[0], table, lines, strings)) + xml[first.end() :]
     return BLANK.sub(fill, xml)
 
 
-def _table_rows(first: bytes, table: Table, starts: Starts, strings: Strings) -> Iterator[bytes]:
+def _cells(line: Line, style: int) -> bytes:
+    return b"".join([formula_row(formula, row, values, style) for formula, row, values in line])
+
+
+def _table_rows(first: bytes, table: Table, lines: Lines, strings: Strings) -> Iterator[bytes]:
     """The rows of a long table, in the styles of the blank one that stands for them."""
     styles = [(letters, int(style)) for letters, style in STYLED.findall(first)]
     constants = dict(zip((letters for letters, _ in styles), table.columns, strict=False))
@@ -176,22 +202,8 @@ def _table_rows(first: bytes, table: Table, starts: Starts, strings: Strings) ->
         cells = (
             constant(letters + number, constants[letters][i], style, strings)
             if letters in constants
-            else formula_row(*starts[letters + number], style)
+            else _cells(lines[letters + number], style)
             for letters, style in styles
             if letters not in constants or i < len(constants[letters])
         )
         yield b'<row r="%b">%b</row>' % (number, b"".join(cells))
-
-
-def _job(part: str, xml: bytes, weights: list[PlacedWeight], plan: Plan) -> Job:
-    """A sheet of weights to be packed: the lines about each tensor, which the skeleton holds, and the tensors."""
-    lines = {int(row[1]) - 1: BLANK.sub(b"", row[0]) for row in ROW.finditer(xml)}
-    before, _, rest = xml.partition(b"<sheetData>")
-    last = weights[-1].cells
-    used = Range("", 0, 0, last.row + last.height, max(placed.cells.width for placed in weights))
-    before = DIMENSION.sub(b'<dimension ref="%b"/>' % used.a1.encode(), before) + b"<sheetData>" + lines[0]
-    tensors = tuple(
-        Tensor(placed.weight.name, placed.cells.height, placed.cells.width, lines[placed.cells.row - 1])
-        for placed in weights
-    )
-    return Job(part, before, b"</sheetData>" + rest.partition(b"</sheetData>")[2], tensors, plan.model.weights)

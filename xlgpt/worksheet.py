@@ -14,7 +14,6 @@ import numpy as np
 import orjson
 from isal import igzip_lib, isal_zlib
 from numpy.typing import NDArray
-from openpyxl.formula.translate import Translator
 
 from xlgpt.compile import Formula
 from xlgpt.errors import BrokenWorkbook, NotAWorkbook
@@ -265,6 +264,8 @@ class _Reader:
         if text:
             self._shared[group] = text, cells.first
             return text
+        from openpyxl.formula.translate import Translator  # seldom needed, and a third of what `import xlgpt` takes
+
         master, origin = self._shared.get(group, ("", cells.first))
         return str(Translator(f"={master}", origin=origin).translate_formula(cells.first))
 

@@ -21,6 +21,7 @@ from xlgpt.engines.engine import inputs
 from xlgpt.engines.formula import EMPTY, Argument, Call, Constant, Node, Tree, take_apart
 from xlgpt.errors import FormulaError
 from xlgpt.layout import Range
+from xlgpt.settings import Settings
 from xlgpt.worksheet import CellError, Cells, Values, a1_range, overlap, part
 
 SHEET = re.compile(r"(?:'((?:[^']|'')+)'|([^'!]+))!(.+)")
@@ -68,9 +69,9 @@ class FormulasLibrary:
         self._left_out: frozenset[tuple[str, int]] = frozenset()
         self.evaluated: dict[str, int] = {}  # how many formulas of each sheet
 
-    def calculate(self, prompt: Prompt) -> None:
+    def calculate(self, prompt: Prompt, settings: Settings | None = None) -> None:
         """Set the prompt and forget all results; formulas are evaluated when they are read."""
-        self._inputs = inputs(self._book, prompt)
+        self._inputs = inputs(self._book, prompt, settings)
         self._constant_ranges.clear()
         self._seen.clear()
         self.evaluated = {}
@@ -211,6 +212,9 @@ class FormulasLibrary:
             return self._value(self._place(argument, cells)) if isinstance(argument, str) else argument
         if node.name == "IF":
             return self._if(node, tree, cells)
+        if node.name == "CHOOSE":
+            chosen = self._chosen(node, tree, cells)
+            return NO_VALUE if chosen is None else self._node(chosen, tree, cells)
         if node.name == ":":
             block = self._block(node, tree, cells)
             return self._value(block) if block else NO_REFERENCE
@@ -236,6 +240,11 @@ class FormulasLibrary:
         branches = [self._node(argument, tree, cells) for argument in node.arguments[1:]]
         return node.function(*node.extra, condition, *branches)
 
+    def _chosen(self, node: Call, tree: Tree, cells: Range) -> Node | None:
+        """The value that CHOOSE takes; only that one is calculated, as a spreadsheet does."""
+        number = gaps.whole(self._node(node.arguments[0], tree, cells))
+        return node.arguments[number] if number is not None and 1 <= number < len(node.arguments) else None
+
     def _block(self, node: Node, tree: Tree, cells: Range) -> Range | None:
         """The cells that a reference, an INDEX or a range between two of them stands for."""
         if isinstance(node, Argument) and isinstance(tree.arguments[node.number], str):
@@ -247,6 +256,9 @@ class FormulasLibrary:
             found = gaps.first_and_last(row, column, of.height, of.width) if of else None
             if of and found:
                 return of.rows(found[0], found[0] + found[2]).columns(found[1], found[1] + found[3])
+        if isinstance(node, Call) and node.name == "CHOOSE":
+            chosen = self._chosen(node, tree, cells)
+            return self._block(chosen, tree, cells) if chosen else None
         if isinstance(node, Call) and node.name == ":":
             first, last = (self._block(argument, tree, cells) for argument in node.arguments)
             if first and last and first.sheet == last.sheet:

@@ -20,6 +20,7 @@ from xlgpt.book import Book, Prompt
 from xlgpt.engines.engine import inputs
 from xlgpt.errors import EngineFailed, EngineNotFound
 from xlgpt.layout import Range
+from xlgpt.settings import Settings
 from xlgpt.worksheet import CellError, Values
 
 SERVER = Path(__file__).with_name("uno_server.py")
@@ -124,9 +125,9 @@ class LibreOffice:
                 f"`{soffice} --headless --version`."
             )
 
-    def calculate(self, prompt: Prompt) -> None:
+    def calculate(self, prompt: Prompt, settings: Settings | None = None) -> None:
         """Set the cells that differ and calculate: everything at first, later only what depends on them."""
-        for cells, values in inputs(self._book, prompt).items():
+        for cells, values in inputs(self._book, prompt, settings).items():
             for row in np.flatnonzero((values != self._set[cells]).any(axis=1)):
                 one = cells.rows(int(row), int(row) + 1)
                 self._ask("set", _place(one), [values[row].tolist()])

@@ -1,0 +1,77 @@
+"""What a person fills in besides the prompt: the cells of the input bands."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xlgpt.layout import Layout, Placed
+from xlgpt.template import Band, numbers
+
+Cells = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The input bands' cells, [rows, columns], by name: a number, a text, or "" where a cell is empty."""
+
+    cells: Mapping[str, Cells]
+
+    def number(self, name: str) -> float:
+        """What a formula takes the one cell of a band for, where it wants a number: an empty one counts as 0."""
+        value = self.cells[name][0, 0]
+        return float(value) if value != "" else 0.0
+
+    def is_number(self, name: str) -> bool:
+        """Whether a number stands in the one cell of a band."""
+        return isinstance(self.cells[name][0, 0], int | float)
+
+    def is_text(self, name: str) -> bool:
+        """Whether a text stands in the one cell of a band, and not an empty one."""
+        return not self.is_number(name) and self.cells[name][0, 0] != ""
+
+    def counted(self, name: str) -> float:
+        """What N() makes of the one cell of a band: a text counts as 0."""
+        return self.number(name) if self.is_number(name) else 0.0
+
+    def text(self, name: str) -> str:
+        """What a formula takes the one cell of a band for, where it wants a text."""
+        value = self.cells[name][0, 0]
+        return f"{value:.10g}" if isinstance(value, int | float) else str(value)
+
+    def numbers(self, name: str) -> NDArray[np.float64]:
+        """All cells of a band, [rows, columns]."""
+        cells = self.cells[name]
+        return np.where(cells == "", 0.0, cells).astype(np.float64)
+
+    def changed(self, **cells: float | str | Cells) -> "Settings":
+        """With other cells in some bands; a dot in a name is written as two underscores."""
+        named = {name.replace("__", "."): value for name, value in cells.items()}
+        arrays = {name: np.broadcast_to(np.array(v, dtype=object), self.cells[name].shape) for name, v in named.items()}
+        return replace(self, cells={**self.cells, **arrays})
+
+
+def input_bands(layout: Layout) -> Iterator[Placed]:
+    """The bands that a person fills in."""
+    return (placed for placed in layout.bands.values() if placed.band.is_input)
+
+
+def defaults(layout: Layout, is_large: bool) -> Settings:
+    """What a new workbook has in them; in a large one, which takes long to calculate, every look inside is off."""
+    switches = {sheet.stage.switch for sheet in layout.sheets}
+    cells = {}
+    for placed in input_bands(layout):
+        default = _default(placed.band, layout, switches, is_large)
+        cells[placed.band.name] = np.full((placed.cells.height, placed.cells.width), default, dtype=object)
+    return Settings(cells)
+
+
+def _default(band: Band, layout: Layout, switches: set[str], is_large: bool) -> float | str:
+    if is_large and band.name in switches:
+        return 0
+    default = band.large if is_large and band.large is not None else band.default
+    if isinstance(default, str) and default.startswith("{"):
+        return numbers(layout.config, layout.room)[default[1:-1]]
+    return "" if default is None else default
