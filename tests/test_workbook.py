@@ -14,6 +14,7 @@ from openpyxl.worksheet.formula import ArrayFormula
 import xlgpt
 from xlgpt.checkpoint import load
 from xlgpt.layout import Layout, Room, lay_out
+from xlgpt.template import optional_sheets
 
 PROMPT = "If today is Tuesday, tomorrow is"
 VOLATILE = {"NOW", "TODAY", "RAND", "RANDBETWEEN", "OFFSET", "INDIRECT", "CELL", "INFO"}
