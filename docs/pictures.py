@@ -69,7 +69,7 @@ for picture in json.loads(pictures):
 
 
 def main() -> None:
-    """Build the bundled model's workbook and render three of its sheets."""
+    """Build the bundled model's workbook and render some of its sheets."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "tiny.xlsx"
         xlgpt.build(path, model="tiny", prompt=PROMPT, context=12)
@@ -78,6 +78,7 @@ def main() -> None:
             Picture("home.png", "Home", "A1:O58"),
             Picture("block.png", "Block 0", f"A{pattern.row - 4}:AA{pattern.row + 24}"),
             Picture("weights.png", "h.0", "A1:N30"),
+            Picture("lens.png", "Logit lens", "A1:O41"),
         ]
         soffice = find_soffice()
         shown = json.dumps([asdict(picture) for picture in pictures])

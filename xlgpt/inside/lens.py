@@ -107,7 +107,7 @@ def _nothing(thought: Thought, name: str) -> Values:
 
 def _position(thought: Thought) -> int | None:
     """The position that is looked at closely; None where there is no token."""
-    chosen = thought.settings.cells["lens.position"][0, 0]
+    chosen = thought.settings.cells["lens.chosen"][0, 0]
     if str(chosen).lower() in ("last", ""):
         return len(thought.ids) - 1
     return int(chosen) if isinstance(chosen, int | float) and 0 <= chosen < len(thought.ids) else None
@@ -123,7 +123,7 @@ def _target(thought: Thought) -> int | None:
 def _status(thought: Thought, at: int | None, target: int | None) -> str:
     text = thought.settings.text
     if at is None:
-        return f"There is no token at position {text('lens.position')}: choose one from the list."
+        return f"There is no token at position {text('lens.chosen')}: choose one from the list."
     if not text("lens.target"):
         return "Type the token to follow into the cell of the target."
     if target is None:
