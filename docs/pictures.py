@@ -43,6 +43,7 @@ _, _, soffice, profile, book, pictures = sys.argv
 for picture in json.loads(pictures):
     office = Office(soffice, profile, "pictures" + picture["file"].replace(".", ""), 60)
     office.open(book)
+    office.document.enableAutomaticCalculation(True)  # otherwise no colour that a formula decides is shown
     sheets = office.document.Sheets
     for name in sheets.ElementNames:
         sheet = sheets.getByName(name)
