@@ -7,6 +7,7 @@ machine matters little. Prints two Markdown tables.
 """
 
 import argparse
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,6 @@ from libreoffice_speed import full_prompt
 
 import xlgpt
 from xlgpt.book import Book
-from xlgpt.build import Built
 from xlgpt.engines.libreoffice import LibreOffice
 
 Rows = dict[str, float]
@@ -55,15 +55,20 @@ def measure(path: Path) -> tuple[Rows, Rows]:
     off = settings.changed(**{name: 0 for name in switches})
     last = book.named("token_ids").cell(len(prompt.ids) - 1, 0)
     engine = LibreOffice(book)
+    steps: Rows = {"file, MB": path.stat().st_size / 1e6}
+    on: Rows = {}
+
+    def note(into: Rows, what: str, step: Callable[[], object]) -> None:
+        into[what] = watch.time(step)
+        print(f"{what}: {into[what]:.1f}", file=sys.stderr, flush=True)
+
     try:
         watch = Stopwatch(engine)
-        steps: Rows = {
-            "load": watch.time(lambda: engine.read(book.named("n_tokens"))),
-            "calculate everything": watch.time(lambda: engine.calculate(prompt, off)),
-        }
-        on = {name: watch.time(lambda n=name: engine.calculate(prompt, off.changed(**{n: 1}))) for name in switches}
-        engine.calculate(prompt, off)
-        steps["calculate after an edit of the last token"] = watch.time(lambda: engine.write(last, 1.0))
+        note(steps, "load, s", lambda: engine.read(book.named("n_tokens")))
+        note(steps, "calculate everything, s", lambda: engine.calculate(prompt, off))
+        note(steps, "calculate after an edit of the last token, s", lambda: engine.write(last, 1.0))
+        for name in switches:
+            note(on, name, lambda n=name: engine.calculate(prompt, off.changed(**{n: 1})))
     finally:
         engine.close()
     return steps, on
@@ -77,20 +82,18 @@ def main() -> None:
     parser.add_argument("--sheets", default="all")
     args = parser.parse_args()
     prompt = full_prompt(args.model, args.context)
-    found: dict[str, tuple[Built, Rows, Rows]] = {}
+    found: list[tuple[Rows, Rows]] = []
     for sheets in ("none", args.sheets):
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "book.xlsx"
-            built = xlgpt.build(path, model=args.model, context=args.context, prompt=prompt, sheets=sheets)
-            found[sheets] = (built, *measure(path))
-    (plain, without, _), (full, with_, on) = found.values()
-    without |= {"file, MB": plain.size / 1e6, "formulas": plain.formulas}
-    with_ |= {"file, MB": full.size / 1e6, "formulas": full.formulas}
-    print(
-        f"{args.model}, {args.context} tokens\n\n| switched off | without | with | more |\n| --- | ---: | ---: | ---: |"
-    )
+            print(xlgpt.build(path, args.model, prompt, args.context, sheets=sheets), file=sys.stderr, flush=True)
+            found.append(measure(path))
+    (without, _), (with_, on) = found
+    print(f"{args.model}, {args.context} tokens")
+    print("\n| switched off | without | with | more |\n| --- | ---: | ---: | ---: |")
     for what, value in without.items():
-        print(f"| {what} | {value:,.1f} | {with_[what]:,.1f} | {with_[what] / value - 1:+.1%} |")
+        more = f"{with_[what] / value - 1:+.1%}" if value else ""
+        print(f"| {what} | {value:,.1f} | {with_[what]:,.1f} | {more} |")
     print("\n| switched on | seconds |\n| --- | ---: |")
     for name, seconds in on.items():
         print(f"| {name} | {seconds:.1f} |")

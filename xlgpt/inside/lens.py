@@ -40,6 +40,8 @@ def _stream(thought: Thought) -> list[Array]:
 
 def _rows(thought: Thought) -> int:
     """How many tokens the grid leaves out."""
+    if thought.settings.text("lens.rows").lower() == "all":
+        return 0
     return int(min(len(thought.ids), max(0, np.ceil(len(thought.ids) - thought.settings.number("lens.rows")))))
 
 
