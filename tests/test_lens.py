@@ -15,6 +15,7 @@ from xlgpt.book import Book
 from xlgpt.checkpoint import Model, load
 from xlgpt.engines import FormulasLibrary
 from xlgpt.engines.libreoffice import LibreOffice
+from xlgpt.errors import UsageError
 from xlgpt.layout import Room, lay_out
 from xlgpt.reference import forward
 from xlgpt.settings import Settings, defaults
@@ -131,6 +132,11 @@ def test_the_grid_leaves_out_what_it_is_told_to() -> None:
     assert (tokens[:5] == "").all()
     assert (tokens[5:] == shown(TUESDAY)["lens.token"][5:]).all()
     assert (shown(TUESDAY, lens__rows=0)["lens.token"] == "").all()
+
+
+def test_a_text_for_a_number_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"The cell lens.rows holds the text 'some'; put a number there"):
+        shown(TUESDAY, lens__rows="some")
 
 
 def settings_of(book: Book, **settings: Any) -> Settings:
