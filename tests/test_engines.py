@@ -90,6 +90,7 @@ def value(text: str, **options: Any) -> Any:
         ("TRUE", True),
         ("A5", "He"),
         ("B5", 0.0),
+        ("SUM(EXP(block*1000))", "#NUM!"),
         ("1/0", "#DIV/0!"),
         ("#N/A", "#N/A"),
     ],
@@ -102,6 +103,7 @@ def test_formulas(text: str, wanted: Any) -> None:
     ("text", "wanted"),
     [
         ("MMULT(A1:C3,A1:D3)", BLOCK[:, :3] @ BLOCK),
+        ("INT(block*10^2-block)+EXP(-block)", np.floor(BLOCK * 99) + np.exp(-BLOCK)),
         ("A1:D3-A1:A3", BLOCK - BLOCK[:, :1]),
         ("INDEX(block,3,0)", np.repeat(BLOCK[2:], 3, axis=0)),
         ("EXP(block-MAX(block))/SUM(EXP(block-MAX(block)))", np.exp(BLOCK - 12) / np.exp(BLOCK - 12).sum()),
@@ -211,6 +213,11 @@ class TestTheLibraryIsAsTheWorkaroundsSay:
         )
         assert "SUMPRODUCT" in gaps.NOTES
         assert slow > 5 * fast
+
+    def test_arithmetic_of_blocks_makes_an_object_of_every_number(self) -> None:
+        added = formulas.functions.operators.OPERATORS["+"](BLOCK, BLOCK)
+        assert "+" in gaps.NOTES
+        assert added.dtype == object  # NumPy's own stay float64
 
     def test_if_calculates_both_branches(self) -> None:
         calculated = []

@@ -26,6 +26,17 @@ def test_examples_say_what_they_find(tmp_path: Path, example: str, says: str) ->
     assert says in done.stdout
 
 
+def test_lens(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, EXAMPLES / "lens.py"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert "the best is ␣is" in lines[0]
+    assert "the best is ␣Wednesday" in lines[-1]
+    assert "␣Wednesday has rank 1, 99" in lines[-1]
+
+
 def test_train_tiny_makes_the_same_corpus_and_vocabulary() -> None:
     """What is quick of the training: no held-out case is in the corpus, and every answer is one token."""
     sys.path.insert(0, str(EXAMPLES))

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from xlgpt.errors import UsageError
 from xlgpt.layout import Layout, Placed
 from xlgpt.template import Band, numbers
 
@@ -20,8 +21,13 @@ class Settings:
     cells: Mapping[str, Cells]
 
     def number(self, name: str) -> float:
-        """What a formula takes the one cell of a band for, where it wants a number: an empty one counts as 0."""
+        """What a formula takes the one cell of a band for, where it wants a number: an empty one counts as 0.
+
+        Raises UsageError.
+        """
         value = self.cells[name][0, 0]
+        if isinstance(value, str) and value:
+            raise UsageError(f"The cell {name} holds the text {value!r}; put a number there.")
         return float(value) if value != "" else 0.0
 
     def is_number(self, name: str) -> bool:

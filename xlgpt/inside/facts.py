@@ -58,7 +58,7 @@ def _neurons(thought: Thought, block: int, at: int, written: Array) -> dict[str,
         "neuron": top,
         "activation": post[at, top],
         "promotes": shown(65535 - best.astype(np.int64) % 65536),
-        "responds": pre[: thought.n_tokens, top].T,
+        "responds": pre[:, top].T,
         "best": best,
     }
     return {name: _padded(value, thought.layout.bands[f"facts.{name}"].dims) for name, value in rows.items()}

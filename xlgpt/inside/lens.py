@@ -40,6 +40,8 @@ def _stream(thought: Thought) -> list[Array]:
 
 def _rows(thought: Thought) -> int:
     """How many tokens the grid leaves out."""
+    if thought.settings.text("lens.rows").lower() == "all":
+        return 0
     return int(min(thought.n_tokens, max(0, np.ceil(thought.n_tokens - thought.settings.number("lens.rows")))))
 
 
@@ -107,7 +109,7 @@ def _nothing(thought: Thought, name: str) -> Values:
 
 def _position(thought: Thought) -> int | None:
     """The position that is looked at closely; None where there is no token."""
-    chosen = thought.settings.cells["lens.position"][0, 0]
+    chosen = thought.settings.cells["lens.chosen"][0, 0]
     if str(chosen).lower() in ("last", ""):
         return thought.n_tokens - 1
     return int(chosen) if isinstance(chosen, int | float) and 0 <= chosen < thought.n_tokens else None
@@ -123,7 +125,7 @@ def _target(thought: Thought) -> int | None:
 def _status(thought: Thought, at: int | None, target: int | None) -> str:
     text = thought.settings.text
     if at is None:
-        return f"There is no token at position {text('lens.position')}: choose one from the list."
+        return f"There is no token at position {text('lens.chosen')}: choose one from the list."
     if not text("lens.target"):
         return "Type the token to follow into the cell of the target."
     if target is None:

@@ -1,0 +1,103 @@
+"""What the sheets that look inside cost: switched off, beside a workbook without them; then each switched on.
+
+    python bench/inside_cost.py [--model random:gpt2] [--context 16] [--sheets all]
+
+Every row of the context is in use. Times are seconds of the processor that LibreOffice took (Linux), so that a busy
+machine matters little. Prints two Markdown tables.
+"""
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from libreoffice_speed import full_prompt
+
+import xlgpt
+from xlgpt.book import Book
+from xlgpt.engines.libreoffice import LibreOffice
+
+Rows = dict[str, float]
+
+
+class Stopwatch:
+    """Counts what the processor does for an engine's processes."""
+
+    def __init__(self, engine: LibreOffice):
+        self._session = engine._process.pid if engine._process else 0
+
+    def time(self, step: Callable[[], object]) -> float:
+        """Seconds that a step takes."""
+        before = self._spent()
+        step()
+        return self._spent() - before
+
+    def _spent(self) -> float:
+        """Seconds in user mode so far, of all processes of the engine's session (proc(5))."""
+        stats = [_stat(folder) for folder in Path("/proc").glob("[0-9]*")]
+        return sum(float(fields[11]) for fields in stats if fields and fields[3] == str(self._session)) / 100
+
+
+def _stat(folder: Path) -> list[str]:
+    """A process's numbers from its state on; nothing where it has just ended."""
+    try:
+        return (folder / "stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return []
+
+
+def measure(path: Path) -> tuple[Rows, Rows]:
+    """The seconds of each step with everything off, and of a calculation after each switch is turned on."""
+    book = Book(path)
+    prompt, settings = book.prompt, book.settings
+    switches = [sheet.stage.switch for sheet in book.layout.sheets if sheet.stage.switch]
+    off = settings.changed(**{name: 0 for name in switches})
+    last = book.named("token_ids").cell(len(prompt.ids) - 1, 0)
+    engine = LibreOffice(book)
+    steps: Rows = {"file, MB": path.stat().st_size / 1e6}
+    on: Rows = {}
+
+    def note(into: Rows, what: str, step: Callable[[], object]) -> None:
+        into[what] = watch.time(step)
+        print(f"{what}: {into[what]:.1f}", file=sys.stderr, flush=True)
+
+    try:
+        watch = Stopwatch(engine)
+        note(steps, "load, s", lambda: engine.read(book.named("n_tokens")))
+        note(steps, "calculate everything, s", lambda: engine.calculate(prompt, off))
+        note(steps, "calculate after an edit of the last token, s", lambda: engine.write(last, 1.0))
+        for name in switches:
+            note(on, name, lambda n=name: engine.calculate(prompt, off.changed(**{n: 1})))
+    finally:
+        engine.close()
+    return steps, on
+
+
+def main() -> None:
+    """Build without and with the sheets, measure both, print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default="random:gpt2")
+    parser.add_argument("--context", type=int, default=16)
+    parser.add_argument("--sheets", default="all")
+    args = parser.parse_args()
+    prompt = full_prompt(args.model, args.context)
+    found: list[tuple[Rows, Rows]] = []
+    for sheets in ("none", args.sheets):
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "book.xlsx"
+            print(xlgpt.build(path, args.model, prompt, args.context, sheets=sheets), file=sys.stderr, flush=True)
+            found.append(measure(path))
+    (without, _), (with_, on) = found
+    print(f"{args.model}, {args.context} tokens")
+    print("\n| switched off | without | with | more |\n| --- | ---: | ---: | ---: |")
+    for what, value in without.items():
+        more = f"{with_[what] / value - 1:+.1%}" if value else ""
+        print(f"| {what} | {value:,.1f} | {with_[what]:,.1f} | {more} |")
+    print("\n| switched on | seconds |\n| --- | ---: |")
+    for name, seconds in on.items():
+        print(f"| {name} | {seconds:.1f} |")
+
+
+if __name__ == "__main__":
+    main()
