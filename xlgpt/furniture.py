@@ -113,7 +113,9 @@ def _width(sheet: Sheet) -> int:
 def _has_titles(sheet: Sheet) -> bool:
     """Whether its columns have titles of their own, so that none need be numbered."""
     wide = {placed.band.shape[1:] for placed in sheet.bands if placed.cells.width > 1}
-    return bool(sheet.stage.columns) or all(len(shape) == 1 and shape[0] in (*TITLED, 5) for shape in wide)
+    return bool(sheet.stage.columns or sheet.stage.switch) or all(
+        len(shape) == 1 and shape[0] in (*TITLED, 5) for shape in wide
+    )
 
 
 def _letters(sheet: Sheet) -> int:

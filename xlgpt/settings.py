@@ -42,9 +42,8 @@ class Settings:
         return f"{value:.10g}" if isinstance(value, int | float) else str(value)
 
     def numbers(self, name: str) -> NDArray[np.float64]:
-        """All cells of a band, [rows, columns]."""
-        cells = self.cells[name]
-        return np.where(cells == "", 0.0, cells).astype(np.float64)
+        """What N() makes of the cells of a band, [rows, columns]: an empty one or a text counts as 0."""
+        return np.vectorize(lambda cell: 0.0 if isinstance(cell, str) else cell, otypes=[np.float64])(self.cells[name])
 
     def changed(self, **cells: float | str | Cells) -> "Settings":
         """With other cells in some bands; a dot in a name is written as two underscores."""
