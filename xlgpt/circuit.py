@@ -17,7 +17,7 @@ from xlgpt.book import Book
 from xlgpt.checkpoint import Model, in_memory
 from xlgpt.edits import Edits
 from xlgpt.errors import UsageError
-from xlgpt.means import component_means
+from xlgpt.means import Means, component_means
 from xlgpt.tokenizer import Tokenizer
 from xlgpt.workbook import Progress
 
@@ -119,10 +119,18 @@ class Circuit:
         return switches["circuit.heads"].size + switches["circuit.mlps"].size
 
     def inputs(self) -> dict[str, Array]:
-        """What the input cells of the sheet Circuit hold with this circuit on, by name."""
+        """What the switches of the sheet Circuit hold with this circuit on, by name."""
         assert self.edits.heads is not None
         assert self.edits.mlps is not None
         return {"circuit.heads": self.edits.heads, "circuit.mlps": self.edits.mlps}
+
+    def cells(self) -> dict[str, NDArray[Any]]:
+        """All cells that make the sheet Circuit show this circuit: switches, what is there instead, and a target."""
+        edits, target = self.edits, self.cases[0].shown
+        found: dict[str, NDArray[Any]] = {**self.inputs(), "circuit.ablate": np.array(self.ablate)}
+        if edits.head_means is not None and edits.mlp_means is not None:
+            found |= Means(edits.head_means, edits.mlp_means).cells()
+        return found | {"circuit.target": np.array(target)}
 
     def as_dict(self) -> dict[str, Any]:
         """All of it but the means, for JSON."""

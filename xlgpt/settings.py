@@ -43,7 +43,8 @@ class Settings:
 
     def numbers(self, name: str) -> NDArray[np.float64]:
         """What N() makes of the cells of a band, [rows, columns]: an empty one or a text counts as 0."""
-        return np.vectorize(lambda cell: 0.0 if isinstance(cell, str) else cell, otypes=[np.float64])(self.cells[name])
+        cells = self.cells[name]
+        return np.array([0.0 if isinstance(cell, str) else cell for cell in cells.flat]).reshape(cells.shape)
 
     def changed(self, **cells: float | str | Cells) -> "Settings":
         """With other cells in some bands; a dot in a name is written as two underscores."""
