@@ -105,4 +105,4 @@ def _cell(place: str, value: Any, style: bytes) -> bytes:
     head = b'<c r="%b"%b' % (place.encode(), style)
     if isinstance(value, str):
         return b'%b t="inlineStr"><is><t xml:space="preserve">%b</t></is></c>' % (head, xstring(value).encode())
-    return b"%b><v>%b</v></c>" % (head, f"{value:.16g}".encode())
+    return b"%b><v>%b</v></c>" % (head, repr(float(value)).encode())
