@@ -186,8 +186,9 @@ def _write_completion(home: Any, look: Look, plan: Plan) -> None:
         if placed.cells.sheet == HOME:
             row, column = placed.cells.row, placed.cells.column
             home.write_string(row - 1, column, placed.band.title, look.column_title)
-            home.write_comment(row, column, placed.band.about, {"x_scale": 2})
             write_input(home, look, plan, placed)
+            says = {"input_title": placed.band.title, "input_message": placed.band.about}
+            home.data_validation(row, column, row, column, {"validate": "any"} | says)
     text = '=IF(generation_status="ok",n_written&" tokens written.",generation_status)'
     home.write_formula(ANSWER_ROW + 3, 6, text, look.note, _writing(plan))
 

@@ -1,15 +1,16 @@
 """Where everything stands: which cells each band and each weight takes, on which sheet."""
 
 import math
+import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import NamedTuple
 
 from xlgpt.config import GPT2Config
 from xlgpt.errors import SheetTooSmall, TemplateError
 from xlgpt.matmul import Product, dot_products
-from xlgpt.template import Band, Room, Slice, Stage, Weight, size, stages, weights
+from xlgpt.template import Band, Room, Slice, Stage, Weight, numbers, size, stages, weights
 from xlgpt.unicode import RANGES
 
 MAX_ROWS, MAX_COLUMNS = 1_048_576, 16_384  # ECMA-376 leaves it open; Excel and LibreOffice agree on these
@@ -18,6 +19,9 @@ LABEL_COLUMNS = 3  # position, token, and what is one number a token: they stay 
 TABLE_HEAD = (
     5  # above the columns of a table: its title, theirs, their names, their sentences, and what they start from
 )
+
+
+NUMBER = re.compile(r"\{(\w+)\}")  # the name of one, in a sentence
 
 
 @cache
@@ -188,7 +192,7 @@ def lay_out(config: GPT2Config, room: Room, n_merges: int) -> Layout:
 def _lay_out_sheet(stage: Stage, config: GPT2Config, room: Room) -> Sheet:
     groups = []
     row = FIRST_ROW
-    elsewhere = tuple(_lay_out_cell(band) for band in stage.bands if band.at)
+    elsewhere = tuple(_lay_out_cell(_worded(band, config, room)) for band in stage.bands if band.at)
     for bands in _groups(band for band in stage.bands if not band.at):
         row += bands[0].above
         # Each band has a title and a sentence; below them stand the heads, if any, and the columns' titles.
@@ -197,10 +201,16 @@ def _lay_out_sheet(stage: Stage, config: GPT2Config, room: Room) -> Sheet:
         for i, band in enumerate(bands):
             dims = tuple(size(dimension, config, room) for dimension in band.shape)
             cells = Range(stage.sheet, row + head, _column(band, group), dims[0], math.prod(dims[1:]))
-            group.append(Placed(band, cells, row if bands[0].table else row + 2 * i, dims))
+            group.append(Placed(_worded(band, config, room), cells, row if bands[0].table else row + 2 * i, dims))
         groups.append(tuple(group))
         row += head + max(placed.cells.height for placed in group) + 1
     return Sheet(stage, tuple(groups), elsewhere)
+
+
+def _worded(band: Band, config: GPT2Config, room: Room) -> Band:
+    """The band with numbers in place of their names in its sentence."""
+    known = numbers(config, room)
+    return replace(band, about=NUMBER.sub(lambda found: str(known.get(found[1], found[0])), band.about))
 
 
 def _lay_out_cell(band: Band) -> Placed:
