@@ -17,6 +17,7 @@ from xlgpt.circuit import (
     Ablation,
     Case,
     Component,
+    Search,
     case,
     circuit,
     component_means,
@@ -201,6 +202,24 @@ def test_many_components_go_by_halves(make_checkpoint: Callable[..., Path]) -> N
         else:
             heads[part.layer, part.head] = 0
         assert any(says(model, one, Edits(heads=heads, mlps=mlps)) != one.target for one in cases), part
+
+
+def test_one_from_outside_may_stand_for_two_inside(
+    tiny: Model, weekdays: tuple[Case, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A made-up model that answers by two heads or by one MLP; removing alone does not lead from one to the other."""
+
+    def margins(_: Search, edits: Edits) -> np.ndarray:
+        assert edits.heads is not None
+        assert edits.mlps is not None
+        pair, alone = edits.heads[1, 2] * edits.heads[3, 0], edits.mlps[2]
+        return np.array([pair + alone - 0.5 - 0.1 * alone * pair])
+
+    monkeypatch.setattr(Search, "_run", margins)
+    search = Search(tiny, weekdays, "zero", None)
+    pair = frozenset({Component(1, 2), Component(3, 0)})
+    assert search.shrunk(pair) == pair
+    assert search.swapped(pair) == {Component(2)}
 
 
 def test_inputs_are_the_switches(tiny: Model, weekdays: tuple[Case, ...]) -> None:

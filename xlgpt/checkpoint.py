@@ -4,9 +4,9 @@ import json
 import os
 import re
 import zlib
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, cast
 
 import ml_dtypes  # noqa: F401 - importing it teaches NumPy, and so safetensors, the type bfloat16
 import numpy as np
@@ -72,11 +72,20 @@ class Kept:
         self._weights = weights
         self._tensors: dict[str, NDArray[np.float64]] = {}
 
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of every tensor."""
+        return self._weights.shapes()
+
     def tensor(self, name: str) -> NDArray[np.float64]:
         """One tensor. Raises BadCheckpoint where it is not finite or not readable."""
         if name not in self._tensors:
             self._tensors[name] = self._weights.tensor(name).astype(np.float64, copy=False)
         return self._tensors[name]
+
+
+def in_memory(model: Model) -> Model:
+    """The same model, whose weights are read only once."""
+    return replace(model, weights=cast(Weights, Kept(model.weights)))
 
 
 def load(name: str, seed: int = 0) -> Model:

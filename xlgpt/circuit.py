@@ -1,7 +1,7 @@
 """xlgpt circuit: the few heads and MLPs that keep the answers to some prompts right by themselves."""
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import combinations
 from pathlib import Path
@@ -14,7 +14,7 @@ from rich.text import Text
 
 from xlgpt import reference
 from xlgpt.book import Book
-from xlgpt.checkpoint import Kept, Model
+from xlgpt.checkpoint import Model, in_memory
 from xlgpt.edits import Edits
 from xlgpt.errors import UsageError
 from xlgpt.tokenizer import Tokenizer
@@ -43,21 +43,13 @@ def component_means(prompts: list[list[int]], model: Model) -> Means:
     config = model.config
     heads = np.zeros((config.n_layer, config.n_head, config.d_head))
     mlps = np.zeros((config.n_layer, config.n_embd))
-    for ids in _by_length(prompts).values():
+    for ids in reference.by_length(prompts).values():
         seen = reference.forward(np.array([prompts[i] for i in ids]), model.weights, config)
         for layer in range(config.n_layer):
             heads[layer] += seen[f"blocks.{layer}.attn.z"].sum(axis=(0, 1))
             mlps[layer] += seen[f"blocks.{layer}.mlp_out"].sum(axis=(0, 1))
     count = sum(map(len, prompts))
     return Means(heads / count, mlps / count)
-
-
-def _by_length(prompts: list[list[int]]) -> dict[int, list[int]]:
-    """The numbers of the prompts of each length, which can run together."""
-    found: dict[int, list[int]] = {}
-    for i, ids in enumerate(prompts):
-        found.setdefault(len(ids), []).append(i)
-    return found
 
 
 # The prompts that are to come out right.
@@ -183,7 +175,7 @@ def find_circuit(
     seconds for the bundled model, minutes and 8 bytes a parameter for GPT-2 small.
     Raises UsageError where the whole model does not answer right.
     """
-    search = Search(replace(model, weights=Kept(model.weights)), cases, ablate, progress)  # type: ignore[arg-type]
+    search = Search(in_memory(model), cases, ablate, progress)
     everything = search.components
     full = search.margins(everything)
     if full.min() <= 0:
@@ -248,7 +240,7 @@ class Search:
 
     def _run(self, edits: Edits) -> Array:
         margins = np.empty(len(self._cases))
-        for numbers in _by_length([list(case.ids) for case in self._cases]).values():
+        for numbers in reference.by_length([case.ids for case in self._cases]).values():
             ids = np.array([self._cases[i].ids for i in numbers])
             logits = reference.forward(ids, self._model.weights, self._model.config, edits)["logits"][:, -1]  # [B, V]
             rows, targets = np.arange(len(numbers)), [self._cases[i].target for i in numbers]

@@ -5,6 +5,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,14 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from xlgpt import __version__
 from xlgpt.build import build
 from xlgpt.check import check
+from xlgpt.checkpoint import load
 from xlgpt.circuit import ABLATIONS, Ablation, circuit
 from xlgpt.circuit import tables as circuit_tables
 from xlgpt.engines import NAMES
 from xlgpt.errors import UsageError, XlgptError
 from xlgpt.run import Answer, Session
+from xlgpt.steering import steer, write_vectors
+from xlgpt.steering import table as vector_table
 from xlgpt.tokenize import tables, tokenize
 from xlgpt.workbook import Progress as Report
 
@@ -164,6 +168,44 @@ def circuit_command(book: Path, prompts: Path, target: str | None, ablate: Ablat
         Console().print(table)
         click.echo()
     click.echo(str(found))
+
+
+@cli.command("steer")
+@click.option("--model", default="gpt2", show_default=True, help="Whose vectors: gpt2, tiny, a folder, or a Hub id.")
+@click.option("--positive", multiple=True, help="A text that has it, or @FILE with one a line; several times.")
+@click.option("--negative", multiple=True, help="A text that lacks it, or @FILE with one a line; several times.")
+@click.option("--block", type=int, required=True, help="The block before which the vector is to be added.")
+@click.option("--coefficient", type=float, help="What the vector is to be multiplied with, to go into the file.")
+@click.option(
+    "--out", type=click.Path(path_type=Path, dir_okay=False), default="vectors.safetensors", show_default=True,
+    help="The file to write, for build --steering.",
+)  # fmt: skip
+def steer_command(
+    model: str, positive: tuple[str, ...], negative: tuple[str, ...], block: int, coefficient: float | None, out: Path
+) -> None:
+    """Make steering vectors from texts that have something and texts that lack it."""
+    found = load(model)
+    made = steer(found, texts_of(positive), texts_of(negative), block)
+    write_vectors(out, tuple(replace(vector, coefficient=coefficient) for vector in made))
+    Console().print(vector_table(made, found))
+    click.echo(f"\n{out}: {len(made)} vectors of {found.config.n_embd} numbers, for block {block}")
+
+
+def texts_of(given: tuple[str, ...]) -> list[str]:
+    """The texts of an option: as they stand, or the lines of the file that one names with @."""
+    texts: list[str] = []
+    for text in given:
+        if not text.startswith("@"):
+            texts.append(text)
+            continue
+        try:
+            lines = Path(text[1:]).read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as e:
+            raise UsageError(
+                f"{text[1:]} cannot be read as UTF-8 text; write @FILE for a file with a text a line."
+            ) from e
+        texts += [line for line in lines if line]
+    return texts
 
 
 def typed_lines() -> Iterator[str]:

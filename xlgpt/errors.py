@@ -29,6 +29,14 @@ class BadVocabulary(XlgptError):
     """vocab.json and merges.txt are not there, do not belong together, or do not fit the model."""
 
 
+class BadVectors(XlgptError):
+    """A file of steering vectors that cannot be read, or whose vectors do not fit the model."""
+
+
+class BadAutoencoder(XlgptError):
+    """A sparse autoencoder that cannot be read, is of a kind that the templates do not hold, or of another model."""
+
+
 class PromptTooLong(UsageError):
     """The prompt has more tokens than the workbook has rows for."""
 

@@ -5,7 +5,7 @@ Shapes: T tokens, D n_embd, H heads, K width of a head, F n_inner, V vocabulary.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -107,6 +107,14 @@ def forward(
     head = wte if config.tie_word_embeddings else weights.tensor("lm_head.weight")  # [V, D]
     seen["logits"] = np.concatenate([final @ rows.T.astype(np.float64, copy=False) for rows in slices(head)], axis=-1)
     return seen
+
+
+def by_length(prompts: Sequence[Sequence[int]]) -> dict[int, list[int]]:
+    """The numbers of the prompts of each length, which can run together."""
+    found: dict[int, list[int]] = {}
+    for i, ids in enumerate(prompts):
+        found.setdefault(len(ids), []).append(i)
+    return found
 
 
 def slices(matrix: NDArray[Any], rows: int = 4096) -> list[NDArray[Any]]:
