@@ -21,7 +21,7 @@ from xlgpt.tables import Table
 FROZEN_ROWS = 4
 TITLED = ("key", "token", "n_head")  # what a column is for, said above it
 UNITS = {"token": " tokens", "key": " tokens looked at", "n_head": " heads", "vocab_size": " tokens"}
-UNITS |= {"n_slices": " slices", "n_best": " places"}
+UNITS |= {"n_features": " features", "n_slices": " slices", "n_best": " places"}
 GROUPS = {"n_head": "head", "n_slices": "slice"}  # what stands above a part of the columns
 
 

@@ -1,11 +1,12 @@
 """All that a workbook is made of, before a byte of it is written."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from xlgpt.bpe import check_vocabulary
 from xlgpt.checkpoint import Model
 from xlgpt.compile import Formula, formulas
+from xlgpt.directions import Asked, Directions, filled_in, find_directions
 from xlgpt.errors import ContextTooLong, PromptTooLong, UsageError, WorkbookTooLarge
 from xlgpt.layout import Layout, lay_out
 from xlgpt.package import LIMIT
@@ -22,6 +23,7 @@ MOST_BYTES = 1000  # the sheet Pieces has twice as many columns, and half their 
 CELL_TEXT = 32_767  # characters in one cell, counted in UTF-16 (Excel's specifications and limits)
 BYTES_A_WEIGHT = 6.1  # measured: a float32's shortest decimal and its tags, compressed
 MANUAL_FROM = 3_000_000  # weights; above it a recalculation takes long enough to be asked for
+NOTHING_ASKED = Asked()
 
 
 @dataclass(frozen=True)
@@ -65,11 +67,14 @@ def make_plan(
     max_bytes: int | None = None,
     new_tokens: int | None = None,
     sheets: tuple[str, ...] = (),
+    asked: Asked = NOTHING_ASKED,
 ) -> Plan:
     """Lay the workbook out for a prompt.
 
-    new_tokens: how many it can write. sheets: which of the optional ones it is to have.
-    Raises PromptTooLong, ContextTooLong, UsageError, SheetTooSmall, WorkbookTooLarge, BadVocabulary, TemplateError.
+    new_tokens: how many it can write. sheets: which of the optional ones it is to have; Steering and Features only
+    where there is something for them. asked: what they are to show.
+    Raises PromptTooLong, ContextTooLong, UsageError, SheetTooSmall, WorkbookTooLarge, BadVocabulary, BadVectors,
+    BadAutoencoder, TemplateError.
     """
     room = _room(model, context, max_bytes, new_tokens, sheets)
     positions, context, max_bytes = model.config.n_positions, room.context, room.max_bytes
@@ -89,8 +94,17 @@ def make_plan(
             f"shorten it, or give --context {len(ids)} or more (at most {positions})."
         )
     _check_size(model)
-    layout = lay_out(model.config, room, len(model.tokenizer.merges))
-    return Plan(model, prompt, layout, defaults(layout, model.parameters > MANUAL_FROM))
+    directions = find_directions(model, ids, asked, sheets)
+    layout = lay_out(model.config, _with(room, directions), len(model.tokenizer.merges))
+    settings = filled_in(defaults(layout, model.parameters > MANUAL_FROM), directions)
+    return Plan(model, prompt, layout, settings)
+
+
+def _with(room: Room, directions: Directions) -> Room:
+    """Rows for the vectors and the features; no sheet for them where there are none."""
+    count = {"steering": len(directions.vectors), "features": len(directions.features)}
+    sheets = tuple(name for name in room.sheets if count.get(name, 1))
+    return replace(room, sheets=sheets, vectors=count["steering"], features=count["features"])
 
 
 def _room(

@@ -3,7 +3,7 @@
 import math
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate
 from typing import Any
@@ -17,6 +17,7 @@ from xlgpt.checkpoint import Model
 from xlgpt.edits import Edits
 from xlgpt.inside import VIEWS, Thought
 from xlgpt.inside.facts import silence
+from xlgpt.inside.steering import chosen
 from xlgpt.layout import Layout, Placed, Sheet
 from xlgpt.sampling import write
 from xlgpt.settings import Settings
@@ -49,7 +50,7 @@ def expected(prompt: str, model: Model, layout: Layout, settings: Settings) -> d
         none = np.zeros((0, model.config.vocab_size))
         nothing = generation(none, 0, [], tokenizer, layout, settings) | {"shown_row": _column([0])}
         return values | nothing | look_inside(Thought(model, layout, settings, (), 0, 0, {}))
-    changed = edits(settings)
+    changed = edits(settings, layout)
     seen: dict[str, Values] = dict(reference.forward(everything[:rows], model.weights, model.config, changed))
     shown = _shown_row(settings, len(ids), rows)
     thought = Thought(model, layout, settings, tuple(everything[:rows]), len(ids), shown, seen)
@@ -62,7 +63,7 @@ def expected(prompt: str, model: Model, layout: Layout, settings: Settings) -> d
 def _written(ids: list[int], model: Model, layout: Layout, settings: Settings) -> list[int]:
     """The ids that the workbook writes behind a prompt."""
     wanted = min(to_write(settings, layout), layout.room.context - len(ids)) if ids else 0
-    follows = reference.what_follows(model.weights, model.config, edits(settings))
+    follows = reference.what_follows(model.weights, model.config, edits(settings, layout))
     return write(ids, wanted, follows, sampling_of(settings), end_of_text(model.tokenizer)) if wanted else []
 
 
@@ -73,9 +74,13 @@ def _shown_row(settings: Settings, n_prompt: int, rows: int) -> int:
     return int(position) if is_row else n_prompt - 1
 
 
-def edits(settings: Settings) -> Edits:
+def edits(settings: Settings, layout: Layout) -> Edits:
     """What the sheets change in the model while it runs."""
-    return Edits(silence=silence(settings) if "facts.block" in settings.cells else None)
+    made = Edits(silence=silence(settings) if "facts.block" in settings.cells else None)
+    if "steering.on" in settings.cells and settings.counted("steering.on"):
+        steer = chosen(settings, layout.config.n_layer, layout.room.context)
+        made = replace(made, block=steer.block, vector=steer.vector, at=steer.at)
+    return made
 
 
 def look_inside(thought: Thought) -> dict[str, Values]:

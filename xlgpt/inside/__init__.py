@@ -8,7 +8,9 @@ from numpy.typing import NDArray
 from xlgpt.inside.anatomy import anatomy
 from xlgpt.inside.attention import attention
 from xlgpt.inside.facts import facts
+from xlgpt.inside.features import features
 from xlgpt.inside.lens import lens
+from xlgpt.inside.steering import steering
 from xlgpt.inside.thought import Thought
 
 __all__ = ["VIEWS", "Thought"]
@@ -17,5 +19,7 @@ VIEWS: dict[str, Callable[[Thought], dict[str, NDArray[Any]]]] = {
     "anatomy": anatomy,
     "attention": attention,
     "facts": facts,
+    "features": features,
     "lens": lens,
+    "steering": steering,
 }
