@@ -111,8 +111,9 @@ def _width(sheet: Sheet) -> int:
 
 
 def _has_titles(sheet: Sheet) -> bool:
-    """Whether its columns have titles of their own, so that none need be numbered."""
-    wide = {placed.band.shape[1:] for placed in sheet.bands if placed.cells.width > 1}
+    """Whether its columns have titles of their own, so that none need be numbered, tables apart."""
+    bands = (placed for group in sheet.groups if not group[0].band.table for placed in group)
+    wide = {placed.band.shape[1:] for placed in bands if placed.cells.width > 1}
     return bool(sheet.stage.columns) or all(len(shape) == 1 and shape[0] in (*TITLED, 5) for shape in wide)
 
 

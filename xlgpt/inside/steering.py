@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xlgpt.inside.thought import Thought
+from xlgpt.layout import Layout
 from xlgpt.reference import softmax
 from xlgpt.settings import Settings
 
@@ -26,8 +27,9 @@ class Steer:
     at: Array  # [context], the coefficient at each position
 
 
-def chosen(settings: Settings, n_layer: int, context: int) -> Steer:
-    """The vector, the block, the coefficient and the positions that the sheet's cells choose."""
+def chosen(settings: Settings, layout: Layout, n_tokens: int) -> Steer:
+    """The vector, the block, the coefficient and the positions that the sheet's cells choose, for so long a prompt."""
+    context, n_layer = layout.room.context, layout.config.n_layer
     names = settings.cells["steering.names"][:, 0]
     row = max((i for i, name in enumerate(names, 1) if str(name) == settings.text("steering.vector")), default=0)
     if not row:
@@ -36,7 +38,7 @@ def chosen(settings: Settings, n_layer: int, context: int) -> Steer:
     block = int(wanted) if wanted in range(n_layer) else -1
     coefficient = _own(settings, "steering.coefficient", "steering.coefficients", row)
     first = settings.counted("steering.from")
-    last = settings.number("steering.to") if settings.is_number("steering.to") else context
+    last = settings.number("steering.to") if settings.is_number("steering.to") else n_tokens - 1
     position = np.arange(context)
     at = np.where((position >= first) & (position <= last), coefficient, 0.0) * (block >= 0)
     return Steer(row, block, coefficient, settings.numbers("steering.vectors")[row - 1], at)
@@ -55,7 +57,7 @@ def _own(settings: Settings, name: str, own: str, row: int) -> float:
 def steering(thought: Thought) -> dict[str, Values]:
     """The bands of the sheet. T rows in use, D n_embd."""
     config, settings = thought.model.config, thought.settings
-    steer = chosen(settings, config.n_layer, thought.layout.room.context)
+    steer = chosen(settings, thought.layout, thought.n_tokens)
     cells = {
         "at_vector": steer.row,
         "at_block": steer.block,
