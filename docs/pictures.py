@@ -13,8 +13,8 @@ from pathlib import Path
 import xlgpt
 from xlgpt.checkpoint import load
 from xlgpt.engines.libreoffice import SERVER, find_python, find_soffice
-from xlgpt.layout import Layout, Room, lay_out
-from xlgpt.template import optional_sheets
+from xlgpt.layout import Layout, lay_out
+from xlgpt.template import Room, optional_sheets
 
 DOCS = Path(__file__).parent
 PROMPT = "If today is Tuesday, tomorrow is"

@@ -32,7 +32,8 @@ def biased(vector: np.ndarray, block: int) -> np.ndarray:
             tensor = model.weights.tensor(name)
             return tensor + vector if name == f"h.{block - 1}.mlp.c_proj.bias" else tensor
 
-    return reference.forward(model.tokenizer.encode(PROMPT), Biased(), model.config)["logits"][-1]
+    seen = reference.forward(model.tokenizer.encode(PROMPT), Biased(), model.config)
+    return np.asarray(seen["logits"][-1])
 
 
 @pytest.mark.libreoffice

@@ -46,4 +46,5 @@ def _best(thought: Thought, written: Array) -> Array:
     head = slices(weights.tensor("wte.weight" if thought.model.config.tie_word_embeddings else "lm_head.weight"))
     scores = np.concatenate([written @ part.T.astype(np.float64) for part in head], axis=-1)  # [S, V]
     packed = np.floor(scores * 1e7) * 65536 + 65535 - np.arange(scores.shape[-1])
-    return -np.sort(-packed, axis=-1)[:, :BEST]
+    best: Array = -np.sort(-packed, axis=-1)[:, :BEST]
+    return best
