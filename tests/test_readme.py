@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -35,6 +36,7 @@ def test_there_are_commands() -> None:
 @pytest.mark.libreoffice
 def test_commands(tmp_path: Path) -> None:
     """In the order of the README, in one empty folder."""
+    shutil.copy(ROOT / "examples" / "weekdays.txt", tmp_path)
     for command in commands():
         start = [sys.executable, "-m", *shlex.split(command)]
         done = subprocess.run(start, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300)

@@ -38,7 +38,9 @@ def test_builds_the_bundled_model_from_another_folder(environment: Path, tmp_pat
 
 
 def test_the_templates_and_the_model_are_inside(environment: Path) -> None:
-    code = "import xlgpt.template as t, xlgpt.checkpoint as c; print(t.folder()); print(c.TINY)"
+    code = "import xlgpt.template as t, xlgpt.checkpoint as c, xlgpt.sae as s, xlgpt.steering as v\n"
+    code += "print(t.folder(), c.TINY, s.BUNDLED, v.BUNDLED.parent, sep='\\n')\n"
+    code += "tiny = c.load('tiny'); s.read_autoencoder(s.BUNDLED, tiny); v.read_vectors(v.BUNDLED, tiny.config)"
     done = subprocess.run([environment, "-c", code], capture_output=True, text=True, check=True, cwd="/")
     for line in done.stdout.splitlines():
         assert Path(line).is_dir()

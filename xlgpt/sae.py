@@ -74,7 +74,7 @@ class Autoencoder:
     def most_active(self, resid_pre: Array, count: int) -> list[int]:
         """The features that are most active somewhere in a prompt, [T, D], the first the most; none that is silent.
 
-        The first token counts only if it is alone: in GPT-2 its stream is so long that it wakes features of all kinds.
+        The first token counts only where it is alone: in GPT-2 its stream is so long that it wakes any feature.
         """
         peaks = self.features(resid_pre[1:] if len(resid_pre) > 1 else resid_pre).max(axis=0)
         return [int(i) for i in np.argsort(-peaks, kind="stable")[:count] if peaks[i] > 0]
