@@ -13,8 +13,8 @@ from pathlib import Path
 import xlgpt
 from xlgpt.checkpoint import load
 from xlgpt.engines.libreoffice import SERVER, find_python, find_soffice
-from xlgpt.layout import Layout, Room, lay_out
-from xlgpt.template import optional_sheets
+from xlgpt.layout import Layout, lay_out
+from xlgpt.template import Room, optional_sheets
 
 DOCS = Path(__file__).parent
 PROMPT = "If today is Tuesday, tomorrow is"
@@ -88,13 +88,16 @@ def pictures(layout: Layout) -> list[Picture]:
         Picture("attention.png", "Attention", "A1:N48"),
         Picture("lens.png", "Logit lens", "A1:O41"),
         Picture("facts.png", "Facts", "A1:P58", "Michael Jordan plays the sport of", (("facts.token", 2),)),
+        Picture("steering.png", "Steering", "A1:N44", "Mike pulls out his", (("steering.on", 1),)),
+        Picture("features.png", "Features", "A1:Q32", "Mike is a Jedi. He pulls out his"),
     ]
 
 
 def main(wanted: list[str]) -> None:
     """Build the bundled model's workbook, once for every prompt, and render those sheets, or some of them."""
     model = load("tiny")
-    layout = lay_out(model.config, Room(12, 128, 2, tuple(optional_sheets())), len(model.tokenizer.merges))
+    room = Room(12, 128, 2, tuple(optional_sheets()), vectors=1, features=1)
+    layout = lay_out(model.config, room, len(model.tokenizer.merges))
     chosen = [picture for picture in pictures(layout) if not wanted or picture.file in wanted]
     for prompt in dict.fromkeys(picture.prompt for picture in chosen):
         render(prompt, [picture for picture in chosen if picture.prompt == prompt])

@@ -15,6 +15,8 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
         ("quickstart", "Mike is a Jedi. He pulls out his lightsaber"),
         ("attention", "The head that looks most at the same token: block 2, head 0."),
         ("facts", "Without the 384 strongest of each token's 384 neurons: ␣hockey"),
+        ("steering", "3 times Jedi: Mike pulls out his␣lightsaber (94%)"),
+        ("features", "With feature 2 turned up: Mike pulls out his lightsaber"),
         ("anatomy", "Of the blocks' numbers 66.4% are MLP."),
     ],
 )

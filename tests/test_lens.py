@@ -86,7 +86,7 @@ def test_transformers_agrees() -> None:
     from xlgpt.inside.lens import lens
 
     seen = dict(forward(ids, model.weights, model.config))
-    values = lens(Thought(model, layout, defaults(layout, is_large=False), tuple(ids), seen))
+    values = lens(Thought(model, layout, defaults(layout, is_large=False), tuple(ids), len(ids), len(ids) - 1, seen))
     logits = truth["logits"].reshape(len(ids), -1)
     assert values["lens.id"][:, -1].tolist() == logits.argmax(axis=-1).tolist()
     assert np.abs(values["lens.logit"][:, -1] - logits.max(axis=-1)).max() < 1e-4

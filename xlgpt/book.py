@@ -289,7 +289,19 @@ class Book:
     def room(self) -> Room:
         """What there are rows for, and which optional sheets there are."""
         there = (name for name, tab in optional_sheets().items() if tab in self._parts)
-        return Room(self.context, self.max_bytes, self.new_tokens, tuple(there), self.matmul)
+        return Room(
+            self.context,
+            self.max_bytes,
+            self.new_tokens,
+            tuple(there),
+            self.matmul,
+            self._height("steering.names"),
+            self._height("features.number"),
+        )
+
+    def _height(self, name: str) -> int:
+        """How many rows a name has; none where it is not there."""
+        return self.named(name).height if self.has(name) else 0
 
     @cached_property
     def settings(self) -> Settings:

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from xlgpt.checkpoint import load
+from xlgpt.directions import Asked, features_of
 from xlgpt.errors import UsageError
 from xlgpt.package import check_target
-from xlgpt.plan import make_plan
+from xlgpt.plan import Plan, make_plan
 from xlgpt.precision import rounded
 from xlgpt.template import optional_sheets
 from xlgpt.workbook import Progress, Written, write_workbook
@@ -52,6 +53,9 @@ def build(
     precision: int | None = None,
     seed: int = 0,
     sheets: str = "all",
+    steering: str | Path | None = None,
+    sae: str | Path | None = None,
+    features: str | None = None,
     progress: Progress = silent,
 ) -> Built:
     """Compile a GPT-2 checkpoint into a workbook.
@@ -63,15 +67,21 @@ def build(
     sumproduct (faster in LibreOffice, more cells) or auto. precision: to how many significant digits weights are
     rounded; None writes each so that it reads back bit for bit. seed: of a random model.
     sheets: those that look inside the model, all, none, or some of their names with commas between.
+    steering: a file of vectors (.npy, .npz or .safetensors) for the sheet Steering. sae: the folder of a sparse
+    autoencoder (SAELens) for the sheet Features. features: their numbers, with commas between; by default those that
+    are most active in the prompt.
     Raises a subclass of XlgptError, with a sentence that says what to do; then no file is left behind.
     """
     start = time.monotonic()
     check_target(Path(path))
     wanted = chosen_sheets(sheets)
+    asked = Asked(Path(steering) if steering else None, Path(sae) if sae else None, features_of(features))
     progress("Finding the model", 0, 1)
     found = rounded(load(model, seed), precision)
     with uncollected():
-        plan = make_plan(found, prompt, context, max_bytes, generate, wanted, matmul)
+        plan = make_plan(found, prompt, context, max_bytes, generate, wanted, matmul, asked)
+        if sheets != "all":
+            _check_there(wanted, plan)
         written: Written = write_workbook(Path(path), plan, progress)
     return Built(written.path, written.size, written.cells, written.formulas, time.monotonic() - start, peak_memory())
 
@@ -88,6 +98,15 @@ def chosen_sheets(text: str) -> tuple[str, ...]:
             f"There is no sheet {unknown[0]!r} to choose; --sheets takes all, none, or {', '.join(known)}."
         )
     return tuple(name for name in known if name in asked)
+
+
+def _check_there(wanted: tuple[str, ...], plan: Plan) -> None:
+    """Whether there is something to show on each sheet that was asked for by its name. Raises UsageError."""
+    missing = next((name for name in wanted if name not in plan.layout.room.sheets), None)
+    if missing:
+        needed = {"steering": "vectors; name a file of them with --steering"}
+        needed["features"] = "sparse autoencoder; name its folder with --sae"
+        raise UsageError(f"The sheet {missing!r} would be empty: {plan.model.name} comes with no {needed[missing]}.")
 
 
 @contextmanager

@@ -82,6 +82,9 @@ def cli() -> None:
 @click.option("--precision", type=int, help="Significant digits of a weight.  [default: all, bit for bit]")
 @click.option("--seed", type=int, default=0, show_default=True, help="The seed of a random model.")
 @click.option("--sheets", default="all", show_default=True, help="Those that look inside: all, none, or NAME,NAME,…")
+@click.option("--steering", type=click.Path(path_type=Path), help="A file of vectors: .npy, .npz or .safetensors.")
+@click.option("--sae", type=click.Path(path_type=Path), help="The folder of a sparse autoencoder that SAELens saved.")
+@click.option("--features", help="Which of its features: N,N,…  [default: the most active in the prompt]")
 def build_command(out: Path, **options: Any) -> None:
     """Write the workbook OUT.xlsx from a GPT-2 checkpoint."""
     with progress_bars() as report:

@@ -21,7 +21,7 @@ from xlgpt.tables import Table
 FROZEN_ROWS = 4
 TITLED = ("key", "token", "n_head")  # what a column is for, said above it
 UNITS = {"token": " tokens", "key": " tokens looked at", "n_head": " heads", "vocab_size": " tokens"}
-UNITS |= {"n_slices": " slices", "n_best": " places"}
+UNITS |= {"n_features": " features", "n_slices": " slices", "n_best": " places"}
 GROUPS = {"n_head": "head", "n_slices": "slice"}  # what stands above a part of the columns
 
 
@@ -111,8 +111,9 @@ def _width(sheet: Sheet) -> int:
 
 
 def _has_titles(sheet: Sheet) -> bool:
-    """Whether its columns have titles of their own, so that none need be numbered."""
-    wide = {placed.band.shape[1:] for placed in sheet.bands if placed.cells.width > 1}
+    """Whether its columns have titles of their own, so that none need be numbered, tables apart."""
+    bands = (placed for group in sheet.groups if not group[0].band.table for placed in group)
+    wide = {placed.band.shape[1:] for placed in bands if placed.cells.width > 1}
     if sheet.stage.columns or sheet.stage.switch:
         return True
     return all(len(shape) == 1 and shape[0] in (*TITLED, 5) for shape in wide)

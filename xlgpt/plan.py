@@ -1,11 +1,12 @@
 """All that a workbook is made of, before a byte of it is written."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from xlgpt.bpe import check_vocabulary
 from xlgpt.checkpoint import Model
 from xlgpt.compile import Formula, formulas
+from xlgpt.directions import Asked, Directions, filled_in, find_directions
 from xlgpt.errors import ContextTooLong, PromptTooLong, UsageError, WorkbookTooLarge
 from xlgpt.layout import Layout, lay_out
 from xlgpt.matmul import CHOICES
@@ -26,6 +27,7 @@ CELL_TEXT = 32_767  # characters in one cell, counted in UTF-16 (Excel's specifi
 BYTES_A_WEIGHT = {0: 6.1, 1: 2.0, 2: 2.6, 3: 3.3, 4: 3.9, 5: 4.6, 6: 5.2, 7: 5.8, 8: 6.1, 9: 6.1}
 LEAST_DIGITS = 3  # of weights that a model still speaks with
 MANUAL_FROM = 3_000_000  # weights; above it a recalculation takes long enough to be asked for
+NOTHING_ASKED = Asked()
 
 
 @dataclass(frozen=True)
@@ -70,11 +72,14 @@ def make_plan(
     new_tokens: int | None = None,
     sheets: tuple[str, ...] = (),
     matmul: str = "auto",
+    asked: Asked = NOTHING_ASKED,
 ) -> Plan:
     """Lay the workbook out for a prompt.
 
-    new_tokens: how many it can write. sheets: which of the optional ones it is to have.
-    Raises PromptTooLong, ContextTooLong, UsageError, SheetTooSmall, WorkbookTooLarge, BadVocabulary, TemplateError.
+    new_tokens: how many it can write. sheets: which of the optional ones it is to have; Steering and Features only
+    where there is something for them. asked: what they are to show.
+    Raises PromptTooLong, ContextTooLong, UsageError, SheetTooSmall, WorkbookTooLarge, BadVocabulary, BadVectors,
+    BadAutoencoder, TemplateError.
     """
     room = _room(model, context, max_bytes, new_tokens, sheets, _matmul(matmul, model, new_tokens))
     positions, context, max_bytes = model.config.n_positions, room.context, room.max_bytes
@@ -94,11 +99,19 @@ def make_plan(
             f"shorten it, or give --context {len(ids)} or more (at most {positions})."
         )
     _check_size(model)
-    layout = lay_out(model.config, room, len(model.tokenizer.merges))
-    settings = defaults(layout, model.parameters > MANUAL_FROM)
+    directions = find_directions(model, ids, asked, sheets)
+    layout = lay_out(model.config, _with(room, directions), len(model.tokenizer.merges))
+    settings = filled_in(defaults(layout, model.parameters > MANUAL_FROM), directions)
     if "circuit" in room.sheets:
         settings = settings.changed(**usual_means(model).cells())
     return Plan(model, prompt, layout, settings)
+
+
+def _with(room: Room, directions: Directions) -> Room:
+    """Rows for the vectors and the features; no sheet for them where there are none."""
+    count = {"steering": len(directions.vectors), "features": len(directions.features)}
+    sheets = tuple(name for name in room.sheets if count.get(name, 1))
+    return replace(room, sheets=sheets, vectors=count["steering"], features=count["features"])
 
 
 def _room(

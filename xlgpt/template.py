@@ -14,7 +14,7 @@ from xlgpt.errors import TemplateError
 Dimension = str | int
 Format = Literal["number", "signed", "whole", "positive", "plain", "count", "id", "text", "share"]
 Matmul = Literal["mmult", "sumproduct"]
-Kind = Literal["activation", "input", "answer", "plain"]
+Kind = Literal["activation", "input", "answer", "plain", "weight"]
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ class Shape:
 
     text: str
     box: tuple[int, int, int, int]
-    kind: Kind | Literal["weight", "frame", ""] = ""
+    kind: Kind | Literal["frame", ""] = ""
     font: int = 10
 
 
@@ -241,6 +241,8 @@ class Room:
     new_tokens: int  # that it can write
     sheets: tuple[str, ...] = ()
     matmul: Matmul = "mmult"  # how matrix products become cells
+    vectors: int = 0  # that it can be steered by
+    features: int = 0  # of a sparse autoencoder
 
 
 SLICE = 1024  # tokens of the vocabulary that are scored at a time
@@ -259,6 +261,7 @@ def numbers(config: GPT2Config, room: Room | None = None) -> dict[str, int]:
     if room:
         known |= {"context": room.context, "max_bytes": room.max_bytes}
         known |= {"new_tokens": room.new_tokens, "new_bytes": BYTES_A_TOKEN * room.new_tokens}
+        known |= {"n_vectors": room.vectors, "n_features": room.features}
     return known
 
 

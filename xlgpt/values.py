@@ -18,6 +18,7 @@ from xlgpt.edits import Edits
 from xlgpt.inside import VIEWS, Thought
 from xlgpt.inside.circuit import switches
 from xlgpt.inside.facts import silence
+from xlgpt.inside.steering import chosen
 from xlgpt.layout import Layout, Placed, Sheet
 from xlgpt.matmul import Columns, helper_values
 from xlgpt.sampling import write
@@ -51,7 +52,7 @@ def expected(prompt: str, model: Model, layout: Layout, settings: Settings) -> d
         none = np.zeros((0, model.config.vocab_size))
         nothing = generation(none, 0, [], tokenizer, layout, settings) | {"shown_row": _column([0])}
         return values | nothing | look_inside(Thought(model, layout, settings, (), 0, 0, {}))
-    changed = edits(settings)
+    changed = edits(settings, layout, len(ids))
     seen: dict[str, Values] = dict(reference.forward(everything[:rows], model.weights, model.config, changed))
     shown = _shown_row(settings, len(ids), rows)
     thought = Thought(model, layout, settings, tuple(everything[:rows]), len(ids), shown, seen)
@@ -66,7 +67,7 @@ def expected(prompt: str, model: Model, layout: Layout, settings: Settings) -> d
 def _written(ids: list[int], model: Model, layout: Layout, settings: Settings) -> list[int]:
     """The ids that the workbook writes behind a prompt."""
     wanted = min(to_write(settings, layout), layout.room.context - len(ids)) if ids else 0
-    follows = reference.what_follows(model.weights, model.config, edits(settings))
+    follows = reference.what_follows(model.weights, model.config, edits(settings, layout, len(ids)))
     return write(ids, wanted, follows, sampling_of(settings), end_of_text(model.tokenizer)) if wanted else []
 
 
@@ -77,10 +78,14 @@ def _shown_row(settings: Settings, n_prompt: int, rows: int) -> int:
     return int(position) if is_row else n_prompt - 1
 
 
-def edits(settings: Settings) -> Edits:
-    """What the sheets change in the model while it runs."""
-    changed = switches(settings) if "circuit.heads" in settings.cells else Edits()
-    return replace(changed, silence=silence(settings) if "facts.block" in settings.cells else None)
+def edits(settings: Settings, layout: Layout, n_tokens: int) -> Edits:
+    """What the sheets change in the model while it runs on a prompt of so many tokens."""
+    made = switches(settings) if "circuit.heads" in settings.cells else Edits()
+    made = replace(made, silence=silence(settings) if "facts.block" in settings.cells else None)
+    if "steering.on" in settings.cells and settings.counted("steering.on"):
+        steer = chosen(settings, layout, n_tokens)
+        made = replace(made, block=steer.block, vector=steer.vector, at=steer.at)
+    return made
 
 
 def look_inside(thought: Thought) -> dict[str, Values]:

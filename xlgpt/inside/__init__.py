@@ -9,7 +9,9 @@ from xlgpt.inside.anatomy import anatomy
 from xlgpt.inside.attention import attention
 from xlgpt.inside.circuit import circuit
 from xlgpt.inside.facts import facts
+from xlgpt.inside.features import features
 from xlgpt.inside.lens import lens
+from xlgpt.inside.steering import steering
 from xlgpt.inside.thought import Thought
 
 __all__ = ["VIEWS", "Thought"]
@@ -19,5 +21,7 @@ VIEWS: dict[str, Callable[[Thought], dict[str, NDArray[Any]]]] = {
     "attention": attention,
     "circuit": circuit,
     "facts": facts,
+    "features": features,
     "lens": lens,
+    "steering": steering,
 }
