@@ -20,13 +20,13 @@ from xlgpt.circuit import (
     Search,
     case,
     circuit,
-    component_means,
     find_circuit,
     one_token,
     read_cases,
 )
 from xlgpt.edits import Edits
 from xlgpt.errors import UsageError
+from xlgpt.means import component_means
 from xlgpt.reference import forward
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))

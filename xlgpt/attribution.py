@@ -44,15 +44,20 @@ def attribute(ids: list[int], model: Model, target: int, edits: Edits = NOTHING,
 
     The last layer norm divides by the spread that the whole stream has there.
     """
+    seen = reference.forward(ids, model.weights, model.config, edits)
+    return attribution(seen, model, target, position)
+
+
+def attribution(seen: dict[str, Array], model: Model, target: int, position: int = -1) -> Attribution:
+    """The same from the activations that a run left behind."""
     config, weights = model.config, model.weights
-    seen = reference.forward(ids, weights, config, edits)
     unembed = _unembed(weights, config)[target].astype(np.float64)  # [D]
     gain = weights.tensor("ln_f.weight").astype(np.float64) * unembed
     direction = (gain - gain.mean()) / seen["ln_final.scale"][position]  # [D]; centring it centres what it reads
     heads, biases = np.empty((config.n_layer, config.n_head)), np.empty(config.n_layer)
     for layer in range(config.n_layer):
         way = weights.tensor(f"h.{layer}.attn.c_proj.weight").astype(np.float64) @ direction  # [H K]
-        z = edits.switch_heads(seen[f"blocks.{layer}.attn.z"][position].reshape(-1), layer)  # [H K]
+        z = seen[f"blocks.{layer}.attn.z"][position].reshape(-1)  # [H K]
         heads[layer] = (z * way).reshape(config.n_head, -1).sum(axis=1)
         biases[layer] = weights.tensor(f"h.{layer}.attn.c_proj.bias").astype(np.float64) @ direction
     return Attribution(
@@ -60,7 +65,7 @@ def attribute(ids: list[int], model: Model, target: int, edits: Edits = NOTHING,
         float(seen["logits"][position, target]),
         float(seen["embed"][position] @ direction),
         float(seen["pos_embed"][position] @ direction),
-        float(_added(seen, edits, config)[position] @ direction),
+        float(_added(seen, position, config) @ direction),
         heads,
         biases,
         np.array([seen[f"blocks.{i}.mlp_out"][position] @ direction for i in range(config.n_layer)]),
@@ -68,10 +73,12 @@ def attribute(ids: list[int], model: Model, target: int, edits: Edits = NOTHING,
     )
 
 
-def _added(seen: dict[str, Array], edits: Edits, config: GPT2Config) -> Array:
-    """What steering adds to the stream, [T, D]."""
-    nothing = np.zeros_like(seen["embed"])
-    return edits.steer(nothing, edits.block) if edits.block < config.n_layer else nothing
+def _added(seen: dict[str, Array], position: int, config: GPT2Config) -> Array:
+    """What is added to the stream before the blocks, [D]: nothing without steering."""
+    leaves = [seen["embed"] + seen["pos_embed"], *(seen[f"blocks.{i}.resid_post"] for i in range(config.n_layer - 1))]
+    enters = [seen[f"blocks.{i}.resid_pre"] for i in range(config.n_layer)]
+    added: Array = sum((new - old)[position] for new, old in zip(enters, leaves, strict=True))
+    return added
 
 
 def _unembed(weights: Tensors, config: GPT2Config) -> NDArray[np.floating]:

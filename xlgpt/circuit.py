@@ -17,6 +17,7 @@ from xlgpt.book import Book
 from xlgpt.checkpoint import Model, in_memory
 from xlgpt.edits import Edits
 from xlgpt.errors import UsageError
+from xlgpt.means import Means, component_means
 from xlgpt.tokenizer import Tokenizer
 from xlgpt.workbook import Progress
 
@@ -25,31 +26,6 @@ Ablation = Literal["mean", "zero"]
 ABLATIONS: tuple[Ablation, ...] = ("mean", "zero")
 MANY = 32  # components: of more, up to half are removed at once
 CANDIDATES = 16  # components outside a circuit that are tried in place of some inside
-
-
-# What a component gives on average.
-
-
-@dataclass(frozen=True, eq=False)
-class Means:
-    """The components' means over all positions of some prompts. heads: [L, H, K], of attn.z. mlps: [L, D]."""
-
-    heads: Array
-    mlps: Array
-
-
-def component_means(prompts: list[list[int]], model: Model) -> Means:
-    """The mean of every head's z and every MLP's result, over all positions of all prompts."""
-    config = model.config
-    heads = np.zeros((config.n_layer, config.n_head, config.d_head))
-    mlps = np.zeros((config.n_layer, config.n_embd))
-    for ids in reference.by_length(prompts).values():
-        seen = reference.forward(np.array([prompts[i] for i in ids]), model.weights, config)
-        for layer in range(config.n_layer):
-            heads[layer] += seen[f"blocks.{layer}.attn.z"].sum(axis=(0, 1))
-            mlps[layer] += seen[f"blocks.{layer}.mlp_out"].sum(axis=(0, 1))
-    count = sum(map(len, prompts))
-    return Means(heads / count, mlps / count)
 
 
 # The prompts that are to come out right.
@@ -143,10 +119,18 @@ class Circuit:
         return switches["circuit.heads"].size + switches["circuit.mlps"].size
 
     def inputs(self) -> dict[str, Array]:
-        """What the input cells of the sheet Circuit hold with this circuit on, by name."""
+        """What the switches of the sheet Circuit hold with this circuit on, by name."""
         assert self.edits.heads is not None
         assert self.edits.mlps is not None
         return {"circuit.heads": self.edits.heads, "circuit.mlps": self.edits.mlps}
+
+    def cells(self) -> dict[str, NDArray[Any]]:
+        """All cells that make the sheet Circuit show this circuit: switches, what is there instead, and a target."""
+        edits, target = self.edits, self.cases[0].shown
+        found: dict[str, NDArray[Any]] = {**self.inputs(), "circuit.ablate": np.array(self.ablate)}
+        if edits.head_means is not None and edits.mlp_means is not None:
+            found |= Means(edits.head_means, edits.mlp_means).cells()
+        return found | {"circuit.target": np.array(target)}
 
     def as_dict(self) -> dict[str, Any]:
         """All of it but the means, for JSON."""

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from xlgpt import __version__
+from xlgpt.book import Book
 from xlgpt.build import build
 from xlgpt.check import check
 from xlgpt.checkpoint import load
@@ -21,6 +22,7 @@ from xlgpt.circuit import ABLATIONS, Ablation, circuit
 from xlgpt.circuit import tables as circuit_tables
 from xlgpt.engines import NAMES
 from xlgpt.errors import UsageError, XlgptError
+from xlgpt.fill import check_fillable, fill
 from xlgpt.matmul import CHOICES
 from xlgpt.run import Answer, Session
 from xlgpt.steering import steer, write_vectors
@@ -165,11 +167,17 @@ def run_command(
 @click.option(
     "--ablate", type=click.Choice(ABLATIONS), default="mean", show_default=True, help="What a switched-off part gives."
 )
+@click.option("--out", type=click.Path(path_type=Path), help="A copy of BOOK.xlsx to write, with all else off.")
 @click.option("--json", "as_json", is_flag=True, help="Print the circuit as JSON.")
-def circuit_command(book: Path, prompts: Path, target: str | None, ablate: Ablation, as_json: bool) -> None:
+def circuit_command(
+    book: Path, prompts: Path, target: str | None, ablate: Ablation, out: Path | None, as_json: bool
+) -> None:
     """Find the few heads and MLPs of BOOK.xlsx that keep the answer right on all prompts."""
+    if out:
+        check_fillable(Book(book), out, "circuit.heads")
     with progress_bars() as report:
         found = circuit(book, prompts, target, ablate, report)
+    written = str(fill(book, out, found.cells())) if out else ""
     if as_json:
         click.echo(json.dumps(found.as_dict(), ensure_ascii=False))
         return
@@ -177,6 +185,8 @@ def circuit_command(book: Path, prompts: Path, target: str | None, ablate: Ablat
         Console().print(table)
         click.echo()
     click.echo(str(found))
+    if written:
+        click.echo(written)
 
 
 @cli.command("steer")

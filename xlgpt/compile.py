@@ -4,6 +4,7 @@ This is the heart of xlgpt. It resolves names to ranges and knows two rules, no 
 token's row of other bands, and a row without a token is skipped.
 """
 
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -101,8 +102,8 @@ def _used(placed: Placed, row: int) -> int:
 
 def head_columns(placed: Placed, row: int, head: int) -> Range:
     """One head's cells in a row. With a column per key there are only those of the tokens up to this one."""
-    width = placed.dims[2]
-    used = row + 1 if placed.band.shape[2] == "key" else width
+    width = math.prod(placed.dims[2:])
+    used = row + 1 if placed.band.shape[-1] == "key" else width
     return placed.cells.rows(row, row + 1).columns(head * width, head * width + used)
 
 
@@ -242,6 +243,12 @@ def _index(index: str, target: Placed, place: _Place) -> Range:
         column = place.column + bool(neighbour[2])
         return line.columns(column, column + 1) if "column" in index else line
     match [part.strip() for part in index.split(",")]:
+        case ["layer"]:
+            return cells.rows(place.stage.layer, place.stage.layer + 1)
+        case ["layer", "head"]:
+            return head_columns(target, place.stage.layer, place.head)
+        case ["across"]:
+            return head_columns(target, place.row, place.column)
         case ["head"]:
             return head_columns(target, place.row, place.head)
         case [":token"]:

@@ -118,7 +118,9 @@ def _width(sheet: Sheet) -> int:
 def _has_titles(sheet: Sheet) -> bool:
     """Whether its columns have titles of their own, so that none need be numbered."""
     wide = {placed.band.shape[1:] for placed in sheet.bands if placed.cells.width > 1}
-    return bool(sheet.stage.columns) or all(len(shape) == 1 and shape[0] in (*TITLED, 5) for shape in wide)
+    if sheet.stage.columns or sheet.stage.switch:
+        return True
+    return all(len(shape) == 1 and shape[0] in (*TITLED, 5) for shape in wide)
 
 
 def _letters(sheet: Sheet) -> int:
@@ -292,8 +294,14 @@ def _write_charts(book: Any, worksheet: Any, plan: Plan, sheet: Sheet) -> None:
         above = heights.get(item.at, 0)
         heights[item.at] = above + item.size[1] + 8
         beside = plan.layout.bands.get(item.at)
-        at = Range(sheet.name, beside.top, LABEL_COLUMNS + _width(sheet) + 1).first if beside else item.at
+        at = Range(sheet.name, beside.top, 1 + _end(sheet, beside)).first if beside else item.at
         worksheet.insert_chart(at, chart, {"description": item.title, "y_offset": above})
+
+
+def _end(sheet: Sheet, placed: Placed) -> int:
+    """The first column that is free beside a band and those on its rows."""
+    group = next(group for group in sheet.groups if placed in group)
+    return max(other.cells.column + other.cells.width for other in group)
 
 
 def _write_vocabulary(worksheet: Any, look: Look, plan: Plan, before: str, after: str) -> None:

@@ -4,6 +4,7 @@ import errno
 import os
 import shutil
 import struct
+import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -102,6 +103,22 @@ class Package:
         self._file.seek(offset)
         self._file.write(LOCAL + part.fields())
         self._file.seek(0, os.SEEK_END)
+        self._parts.append(part)
+
+    def copy(self, archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> None:
+        """Append a part of another archive as it stands, compressed as it is. Raises WorkbookTooLarge."""
+        if entry.compress_type != zipfile.ZIP_DEFLATED or archive.fp is None:
+            self.add(entry.filename, [archive.read(entry)])
+            return
+        part = _Part(entry.filename.encode(), self._file.tell(), Sums(entry.CRC, entry.compress_size, entry.file_size))
+        self._file.write(LOCAL + part.fields() + part.name)
+        archive.fp.seek(entry.header_offset)
+        name, extra = struct.unpack("<26xHH", archive.fp.read(30))
+        archive.fp.seek(name + extra, os.SEEK_CUR)
+        left = entry.compress_size
+        while left and (piece := archive.fp.read(min(left, 1 << 20))):
+            left -= self._file.write(piece)
+        self._check(part.sums)
         self._parts.append(part)
 
     def _deflate(self, stretch: Iterable[bytes]) -> Sums:

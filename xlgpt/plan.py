@@ -9,6 +9,7 @@ from xlgpt.compile import Formula, formulas
 from xlgpt.errors import ContextTooLong, PromptTooLong, UsageError, WorkbookTooLarge
 from xlgpt.layout import Layout, lay_out
 from xlgpt.matmul import CHOICES
+from xlgpt.means import usual_means
 from xlgpt.package import LIMIT
 from xlgpt.settings import Settings, defaults
 from xlgpt.tables import Table, tables
@@ -94,7 +95,10 @@ def make_plan(
         )
     _check_size(model)
     layout = lay_out(model.config, room, len(model.tokenizer.merges))
-    return Plan(model, prompt, layout, defaults(layout, model.parameters > MANUAL_FROM))
+    settings = defaults(layout, model.parameters > MANUAL_FROM)
+    if "circuit" in room.sheets:
+        settings = settings.changed(**usual_means(model).cells())
+    return Plan(model, prompt, layout, settings)
 
 
 def _room(

@@ -78,10 +78,11 @@ def forward(
         scores = np.einsum("...qhk,...phk->...hqp", q, k) / config.attn_divisor(layer)  # [H, T, T]
         scores[..., ~np.tri(T, dtype=bool)] = -np.inf  # no token looks at a later one
         pattern = softmax(scores)  # [H, T, T]
-        z = np.einsum("...hqp,...phk->...qhk", pattern, v)  # [T, H, K]
+        fetched = np.einsum("...hqp,...phk->...qhk", pattern, v).reshape(x.shape)
+        z = edits.switch_heads(fetched, layer)  # [T, H K]
         seen[f"{name}.q"], seen[f"{name}.k"], seen[f"{name}.v"] = q, k, v
-        seen[f"{name}.attn_scores"], seen[f"{name}.pattern"], seen[f"{name}.z"] = scores, pattern, z
-        return linear(edits.switch_heads(z.reshape(x.shape), layer), f"{h}.c_proj")
+        seen[f"{name}.attn_scores"], seen[f"{name}.pattern"], seen[f"{name}.z"] = scores, pattern, z.reshape(q.shape)
+        return linear(z, f"{h}.c_proj")
 
     def mlp(x: Array, layer: int) -> Array:  # [T, D] -> [T, D]
         h, name = f"h.{layer}.mlp", f"blocks.{layer}.mlp"

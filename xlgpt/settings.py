@@ -48,9 +48,9 @@ class Settings:
         return f"{value:.10g}" if isinstance(value, int | float) else str(value)
 
     def numbers(self, name: str) -> NDArray[np.float64]:
-        """All cells of a band, [rows, columns]."""
+        """What N() makes of the cells of a band, [rows, columns]: an empty one or a text counts as 0."""
         cells = self.cells[name]
-        return np.where(cells == "", 0.0, cells).astype(np.float64)
+        return np.array([0.0 if isinstance(cell, str) else cell for cell in cells.flat]).reshape(cells.shape)
 
     def changed(self, **cells: float | str | Cells) -> "Settings":
         """With other cells in some bands; a dot in a name is written as two underscores."""

@@ -47,6 +47,7 @@ class Band:
     shade: str = ""
     tint: float = 0
     guard: bool = True
+    optional: str = ""
 
     @property
     def rows(self) -> Dimension:
@@ -176,22 +177,23 @@ def optional_sheets() -> dict[str, str]:
 def stages(config: GPT2Config, sheets: tuple[str, ...]) -> list[Stage]:
     """Every sheet of the forward pass and those of the optional ones that are wanted. Raises TemplateError."""
     wanted = [path for path in _files() if _read(path).get("optional") in (None, *sheets)]
-    return [stage for path in wanted for stage in _stages(path, config)]
+    return [stage for path in wanted for stage in _stages(path, config, sheets)]
 
 
 def _files() -> list[Path]:
     return sorted(folder().glob("[0-9]*.toml"))
 
 
-def _stages(path: Path, config: GPT2Config) -> Iterator[Stage]:
+def _stages(path: Path, config: GPT2Config, sheets: tuple[str, ...]) -> Iterator[Stage]:
     raw = _read(path)
+    bands = [band for band in raw["band"] if band.get("optional") in (None, *sheets)]
     for layer in range(config.n_layer if raw.get("each") == "layer" else 1):
         fill = _filler(layer, config)
         yield Stage(
             sheet=fill(raw["sheet"]),
             title=fill(raw["title"]),
             about=fill(raw["about"]),
-            bands=tuple(_record(Band, band, fill, path) for band in raw["band"]),
+            bands=tuple(_record(Band, band, fill, path) for band in bands),
             scope=tuple(fill(prefix) for prefix in raw["scope"]),
             slices=tuple(_record(Slice, part, fill, path) for part in raw.get("slice", [])),
             choices=raw.get("choice", {}),

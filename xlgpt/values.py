@@ -3,7 +3,7 @@
 import math
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate
 from typing import Any
@@ -16,6 +16,7 @@ from xlgpt.bpe import Piece, Tokenization, tokenization
 from xlgpt.checkpoint import Model
 from xlgpt.edits import Edits
 from xlgpt.inside import VIEWS, Thought
+from xlgpt.inside.circuit import switches
 from xlgpt.inside.facts import silence
 from xlgpt.layout import Layout, Placed, Sheet
 from xlgpt.matmul import Columns, helper_values
@@ -78,7 +79,8 @@ def _shown_row(settings: Settings, n_prompt: int, rows: int) -> int:
 
 def edits(settings: Settings) -> Edits:
     """What the sheets change in the model while it runs."""
-    return Edits(silence=silence(settings) if "facts.block" in settings.cells else None)
+    changed = switches(settings) if "circuit.heads" in settings.cells else Edits()
+    return replace(changed, silence=silence(settings) if "facts.block" in settings.cells else None)
 
 
 def look_inside(thought: Thought) -> dict[str, Values]:

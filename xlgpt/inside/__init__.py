@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from xlgpt.inside.anatomy import anatomy
 from xlgpt.inside.attention import attention
+from xlgpt.inside.circuit import circuit
 from xlgpt.inside.facts import facts
 from xlgpt.inside.lens import lens
 from xlgpt.inside.thought import Thought
@@ -16,6 +17,7 @@ __all__ = ["VIEWS", "Thought"]
 VIEWS: dict[str, Callable[[Thought], dict[str, NDArray[Any]]]] = {
     "anatomy": anatomy,
     "attention": attention,
+    "circuit": circuit,
     "facts": facts,
     "lens": lens,
 }

@@ -62,7 +62,7 @@ def _scores(thought: Thought, x: Array) -> Array:
 
 def _chosen(thought: Thought) -> dict[str, Values]:
     """What is shown of the chosen token and the target."""
-    at, target = _position(thought), _target(thought)
+    at, target = _position(thought), thought.target("lens.target")
     cells = {
         "at": at,
         "at_token": None if at is None else thought.model.tokenizer.shown(thought.ids[at]),
@@ -113,13 +113,6 @@ def _position(thought: Thought) -> int | None:
     if str(chosen).lower() in ("last", ""):
         return thought.n_tokens - 1
     return int(chosen) if isinstance(chosen, int | float) and 0 <= chosen < thought.n_tokens else None
-
-
-def _target(thought: Thought) -> int | None:
-    """The id of the target; None where it is no token."""
-    text, tokenizer = thought.settings.text("lens.target").replace(" ", "␣"), thought.model.tokenizer
-    found = (i for i in range(len(tokenizer.tokens)) if tokenizer.shown(i) == text)
-    return next(found, None) if text else None
 
 
 def _status(thought: Thought, at: int | None, target: int | None) -> str:

@@ -31,3 +31,9 @@ class Thought:
         chosen = self.settings.cells[name][0, 0]
         last = self.n_tokens - 1
         return last if isinstance(chosen, str) else max(0, min(int(chosen // 1), last))
+
+    def target(self, name: str) -> int | None:
+        """The id of the token whose text, with ␣ or spaces, stands in an input band; None where it is no token."""
+        text, tokenizer = self.settings.text(name).replace(" ", "␣"), self.model.tokenizer
+        found = (i for i in range(len(tokenizer.tokens)) if tokenizer.shown(i) == text)
+        return next(found, None) if text else None

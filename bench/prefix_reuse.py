@@ -1,0 +1,75 @@
+"""What LibreOffice calculates again after a change at the end of the prompt, for several lengths of the context.
+
+    python bench/prefix_reuse.py [--model random:gpt2] [--contexts 4,16,32,64]
+
+Three quarters of the rows are the prompt's. Prints a Markdown table; seconds, and shares of the full recalculation.
+"""
+
+import argparse
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from libreoffice_speed import full_prompt
+
+import xlgpt
+from xlgpt.book import Book
+from xlgpt.engines.libreoffice import LibreOffice
+
+
+def timed(work: Callable[[], object]) -> float:
+    """Seconds."""
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def measure(model: str, context: int) -> dict[str, float]:
+    """The steps for one context: a prompt, a word more, tokens written, the last id typed over."""
+    prompt = full_prompt(model, context * 3 // 4)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "book.xlsx"
+        xlgpt.build(path, model=model, context=context, prompt=prompt, generate=2 if context < 8 else 4, sheets="none")
+        book = Book(path)
+        engine = LibreOffice(book)
+        reads, settings = book.named("completion"), book.settings
+
+        def calculate(text: str, new_tokens: int) -> None:
+            engine.calculate(book.prompt_of(text), settings.changed(max_new_tokens=new_tokens))
+            engine.read(reads)
+            engine.read(book.named("next_token"))
+
+        def type_over() -> None:
+            engine.write(book.named("token_ids").cell(len(book.prompt_of(prompt).ids) - 1, 0), 5.0)
+            engine.read(book.named("next_token"))
+
+        try:
+            engine.read(book.named("n_tokens"))
+            found = {"everything": timed(lambda: calculate(prompt, 0))}
+            found["a word more"] = timed(lambda: calculate(prompt + " The", 0))
+            calculate(prompt, 0)
+            found["the first token written"] = timed(lambda: calculate(prompt, 1))
+            found["one more token written"] = timed(lambda: calculate(prompt, 2))
+            calculate(prompt, 0)
+            found["the last id typed over"] = timed(type_over)
+        finally:
+            engine.close()
+    return found
+
+
+def main() -> None:
+    """Measure every context and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default="random:gpt2")
+    parser.add_argument("--contexts", default="4,16,32,64")
+    args = parser.parse_args()
+    found = {context: measure(args.model, context) for context in map(int, args.contexts.split(","))}
+    print("| rows | " + " | ".join(map(str, found)) + " |\n| --- |" + " ---: |" * len(found))
+    for step in next(iter(found.values())):
+        cells = (f"{steps[step]:.2f} s ({steps[step] / steps['everything']:.0%})" for steps in found.values())
+        print(f"| {step} | " + " | ".join(cells) + " |")
+
+
+if __name__ == "__main__":
+    main()
