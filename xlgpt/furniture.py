@@ -86,8 +86,8 @@ def _write_top(worksheet: Any, look: Look, title: str, about: str, before: str, 
 def _write_stage(book: Any, worksheet: Any, look: Look, plan: Plan, sheet: Sheet) -> None:
     last = max(placed.cells.column + placed.cells.width for placed in sheet.bands)
     worksheet.set_column(3, last, _letters(sheet))
-    for column in range(0 if _has_titles(sheet) else _width(sheet)):
-        worksheet.write_number(FROZEN_ROWS - 1, LABEL_COLUMNS + column, column, look.column_title)
+    if numbered(sheet):
+        worksheet.write_blank(FROZEN_ROWS - 1, LABEL_COLUMNS, None, look.column_title)
     for group in sheet.groups:
         if group[0].band.table:
             _write_tables(worksheet, look, plan, sheet, group)
@@ -102,6 +102,11 @@ def _write_stage(book: Any, worksheet: Any, look: Look, plan: Plan, sheet: Sheet
             _write_labels(worksheet, look, plan, group[0])
     _write_charts(book, worksheet, plan, sheet)
     write_shapes(worksheet, plan, sheet)
+
+
+def numbered(sheet: Sheet) -> int:
+    """How many columns have a number on top. A blank cell stands for the first, and workbook.py writes them."""
+    return 0 if _has_titles(sheet) else _width(sheet)
 
 
 def _width(sheet: Sheet) -> int:

@@ -15,9 +15,9 @@ import numpy as np
 
 from xlgpt.cells import Strings, constant, formula_row
 from xlgpt.compile import Formula
-from xlgpt.furniture import furnish
+from xlgpt.furniture import FROZEN_ROWS, furnish, numbered
 from xlgpt.home import HOME, PROMPT
-from xlgpt.layout import PlacedWeight, Range, Sheet, column_letters
+from xlgpt.layout import LABEL_COLUMNS, PlacedWeight, Range, Sheet, column_letters
 from xlgpt.package import Package, Packed, replacing
 from xlgpt.plan import Plan
 from xlgpt.tables import Table
@@ -34,7 +34,8 @@ ROW = re.compile(rb'<row r="(\d+)"[^>]*>.*?</row>', re.DOTALL)
 STYLED = re.compile(rb'<c r="([A-Z]+)\d+" s="(\d+)"')
 EMPTY_TEXT = re.compile(rb'(<c r="[A-Z]+\d+"(?: s="\d+")?)(><f>[^<]*</f><v></v>)')
 SPANS = re.compile(rb' spans="\d+:\d+"')  # of the cells that XlsxWriter knows of, so not those of the row
-DIMENSION = re.compile(rb'<dimension ref="[^"]*"/>')
+DIMENSION = re.compile(rb'<dimension ref="A1:[A-Z]+(\d+)"/>')
+FIRST_NUMBER = re.compile(rb'(<c r="%b" (s="\d+"))/>' % Range("", FROZEN_ROWS - 1, LABEL_COLUMNS).first.encode())
 
 
 @dataclass(frozen=True)
@@ -112,6 +113,7 @@ def _write_parts(package: Package, skeleton: zipfile.ZipFile, names: dict[str, s
     filled = [formula for band in plan.formulas.values() for formula in band]
     cells = plan.model.parameters + sum(formula.cells.height * formula.cells.width for formula in filled)
     cells += sum(max(placed.cells.height for placed in s.upright) for s in plan.layout.sheets if s.upright)
+    cells += sum(map(numbered, plan.layout.sheets))
     cells += sum(sum(map(len, table.columns)) for table in plan.tables.values())
     formulas = sum(1 if formula.is_array else formula.cells.height for formula in filled)
     strings = Strings(skeleton.read(STRINGS))
@@ -121,6 +123,7 @@ def _write_parts(package: Package, skeleton: zipfile.ZipFile, names: dict[str, s
         formulas += xml.count(b"<f>")
         if name in sheets or name in plan.tables:
             lines = _lines(sheets[name], plan) if name in sheets else {}
+            xml = _numbered(xml, sheets[name]) if name in sheets else xml
             xml = _filled(xml, lines, plan.tables.get(name), strings)
             package.add(part, with_upright(xml, sheets[name], plan) if name in sheets else [xml])
         elif name == HOME:
@@ -175,6 +178,18 @@ def _lines(sheet: Sheet, plan: Plan) -> Lines:
                 shown = values[i, left : left + width] if i < len(values) else None
                 lines.setdefault(b"%b%d" % (letters, formula.cells.row + row + 1), []).append((formula, row, shown))
     return lines
+
+
+def _numbered(xml: bytes, sheet: Sheet) -> bytes:
+    """A sheet with the numbers of its columns: thousands, and XlsxWriter looks for cells as far right in every row."""
+    right = column_letters(max(placed.cells.column + placed.cells.width for placed in sheet.bands) - 1).encode()
+    numbers = [b"<v>%d</v></c>" % i for i in range(numbered(sheet))]
+
+    def fill(blank: re.Match[bytes]) -> bytes:
+        return blank[1] + b">" + (b"<c %b>" % blank[2]).join(numbers)
+
+    xml = DIMENSION.sub(rb'<dimension ref="A1:%b\1"/>' % right, xml, count=1)
+    return FIRST_NUMBER.sub(fill, xml, count=1)
 
 
 def _filled(xml: bytes, lines: Lines, table: Table | None, strings: Strings) -> bytes:
