@@ -86,6 +86,7 @@ def pictures(layout: Layout) -> list[Picture]:
         Picture("weights.png", "h.0", "A1:N30"),
         Picture("anatomy.png", "Anatomy", "A1:M62"),
         Picture("attention.png", "Attention", "A1:N48"),
+        Picture("circuit.png", "Circuit", "A1:Q42"),
         Picture("facts.png", "Facts", "A1:O60", "Michael Jordan plays the sport of", (("facts.token", 2),)),
     ]
 
@@ -93,7 +94,7 @@ def pictures(layout: Layout) -> list[Picture]:
 def main(wanted: list[str]) -> None:
     """Build the bundled model's workbook, once for every prompt, and render those sheets, or some of them."""
     model = load("tiny")
-    layout = lay_out(model.config, Room(12, 128, tuple(optional_sheets())), len(model.tokenizer.merges))
+    layout = lay_out(model.config, Room(12, 128, 4, tuple(optional_sheets())), len(model.tokenizer.merges))
     chosen = [picture for picture in pictures(layout) if not wanted or picture.file in wanted]
     for prompt in dict.fromkeys(picture.prompt for picture in chosen):
         render(prompt, [picture for picture in chosen if picture.prompt == prompt])
