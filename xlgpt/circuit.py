@@ -125,12 +125,12 @@ class Circuit:
         return {"circuit.heads": self.edits.heads, "circuit.mlps": self.edits.mlps}
 
     def cells(self) -> dict[str, NDArray[Any]]:
-        """All cells that make the sheet Circuit show this circuit: switches, what is there instead, and a target."""
-        edits, target = self.edits, self.cases[0].shown
+        """All cells that make the sheet Circuit show this circuit: the switches, and what is there instead."""
+        edits = self.edits
         found: dict[str, NDArray[Any]] = {**self.inputs(), "circuit.ablate": np.array(self.ablate)}
         if edits.head_means is not None and edits.mlp_means is not None:
             found |= Means(edits.head_means, edits.mlp_means).cells()
-        return found | {"circuit.target": np.array(target)}
+        return found
 
     def as_dict(self) -> dict[str, Any]:
         """All of it but the means, for JSON."""

@@ -32,8 +32,15 @@ class Filled:
     manual: bool
 
     def __str__(self) -> str:
-        waits = "its other cells still show what they did: press F9 (in LibreOffice Ctrl+Shift+F9)"
-        return f"{self.path}: {self.cells} cells filled; {waits if self.manual else 'it calculates when it is opened'}."
+        all_of_it = "Ctrl+Alt+F9 in Excel, Ctrl+Shift+F9 in LibreOffice"
+        if self.manual:
+            return (
+                f"{self.path}: {self.cells} cells filled. What formulas show is still old: calculate all, {all_of_it}."
+            )
+        return (
+            f"{self.path}: {self.cells} cells filled. Excel calculates it when it is opened; "
+            "in LibreOffice press Ctrl+Shift+F9."
+        )
 
 
 def check_fillable(book: Book, out: Path, name: str) -> None:
