@@ -86,7 +86,7 @@ def pictures(layout: Layout) -> list[Picture]:
         Picture("weights.png", "h.0", "A1:N30"),
         Picture("anatomy.png", "Anatomy", "A1:M62"),
         Picture("attention.png", "Attention", "A1:N48"),
-        Picture("steering.png", "Steering", "A1:N44", "Mike pulls out his", (("steering.on", 1),)),
+        Picture("steering.png", "Steering", "A1:O44", "Mike pulls out his", (("steering.on", 1),)),
         Picture("features.png", "Features", "A1:Q32", "Mike is a Jedi. He pulls out his"),
         Picture("facts.png", "Facts", "A1:O60", "Michael Jordan plays the sport of", (("facts.token", 2),)),
     ]
