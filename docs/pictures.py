@@ -89,7 +89,7 @@ def pictures(layout: Layout) -> list[Picture]:
         Picture("lens.png", "Logit lens", "A1:O41"),
         Picture("circuit.png", "Circuit", "A1:Q42"),
         Picture("facts.png", "Facts", "A1:P58", "Michael Jordan plays the sport of", (("facts.token", 2),)),
-        Picture("steering.png", "Steering", "A1:N44", "Mike pulls out his", (("steering.on", 1),)),
+        Picture("steering.png", "Steering", "A1:O44", "Mike pulls out his", (("steering.on", 1),)),
         Picture("features.png", "Features", "A1:Q32", "Mike is a Jedi. He pulls out his"),
     ]
 

@@ -46,6 +46,6 @@ def _best(thought: Thought, written: Array) -> Array:
     weights = thought.model.weights
     head = slices(weights.tensor("wte.weight" if thought.model.config.tie_word_embeddings else "lm_head.weight"))
     scores = np.concatenate([written @ part.T.astype(np.float64) for part in head], axis=-1)  # [S, V]
-    packed = np.floor(scores * 1e7) * 65536 + 65535 - np.arange(scores.shape[-1])
-    best: Array = -np.sort(-packed.astype(np.float64), axis=-1)[:, :BEST]
+    packed: Array = np.floor(scores * 1e7) * 65536 + 65535 - np.arange(scores.shape[-1])
+    best: Array = np.sort(packed, axis=-1)[:, : -BEST - 1 : -1]
     return best
