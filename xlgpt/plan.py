@@ -125,9 +125,10 @@ def _room(
     """How many rows there are to be: what is asked for, or what suits the model."""
     positions, is_large = model.config.n_positions, model.parameters > MANUAL_FROM
     usual = 1 if matmul == "sumproduct" else NEW_TOKENS if is_large else SMALL_NEW_TOKENS
+    if context is None:
+        context = min(PROMPT_TOKENS + (new_tokens or usual), positions)
     if new_tokens is None:
-        new_tokens = usual if context is None else max(1, min(usual, context - 1))
-    context = min(PROMPT_TOKENS + new_tokens, positions) if context is None else context
+        new_tokens = max(1, min(usual, context // 2))
     if context < 1:
         raise UsageError(f"A context of {context} holds no token; give at least 1.")
     if context > positions:
