@@ -203,9 +203,13 @@ def test_home_shows_the_prompt_in_pieces_and_offers_others(book: Workbook, shown
 
 
 def test_no_format_depends_on_a_formula(tiny_book: Path) -> None:
-    """In manual mode LibreOffice does not calculate those, and Home's pieces would be white."""
+    """In manual mode LibreOffice does not calculate those, and Home's pieces would be white.
+
+    Two sheets that look inside do without: in a large model they are white until automatic calculation is on.
+    """
     with zipfile.ZipFile(tiny_book) as archive:
-        sheets = [archive.read(name) for name in archive.namelist() if name.startswith("xl/worksheets/sheet")]
+        tabs = {part: name for part, name in workbook.sheet_names(archive).items()}
+        sheets = [archive.read(part) for part, name in tabs.items() if name not in ("Attention", "Logit lens")]
     assert sum(sheet.count(b'<cfRule type="cellIs"') for sheet in sheets) == 13
     assert not any(b'<cfRule type="expression"' in sheet for sheet in sheets)
 
