@@ -25,7 +25,7 @@ NUMBER = re.compile(r"(-?\d+(?:\.(\d+))?)(%?)")
 @pytest.fixture(scope="module")
 def tour(tmp_path_factory: pytest.TempPathFactory) -> Book:
     path = tmp_path_factory.mktemp("tour") / "tour.xlsx"
-    xlgpt.build(path, model="tiny", context=12, max_bytes=48, sheets="lens")
+    xlgpt.build(path, model="tiny", context=12, max_bytes=48, sheets="lens,circuit,steering,features")
     return Book(path)
 
 
@@ -72,7 +72,7 @@ def test_the_cells_show_what_the_tour_says(
     tour: Book, prompt: str, settings: tuple[tuple[str, str], ...], said: list[re.Match[str]]
 ) -> None:
     engine = FormulasLibrary(tour)
-    chosen: Settings = tour.settings.changed(**dict(settings))
+    chosen: Settings = tour.settings.changed(**{name: float(to) if to.isdecimal() else to for name, to in settings})
     engine.calculate(tour.prompt_of(prompt), chosen)
     for claim in said:
         value = engine.read(tour.named(claim["name"]))[cell(tour, claim["name"], claim["where"])]
@@ -114,3 +114,13 @@ def test_what_the_prose_says() -> None:
     assert 1250 < np.exp(values["top.logit"][0] - values["top.logit"][1]) < 1350
     assert (values["embed"][2] == values["embed"][6]).all()
     assert not np.isclose(values["blocks.0.resid_pre"][2], values["blocks.0.resid_pre"][6]).all()
+
+
+@pytest.mark.parametrize(("day", "after"), [("Friday", "Saturday"), ("Tuesday", "Wednesday"), ("Sunday", "Monday")])
+def test_three_components_are_enough(tour: Book, day: str, after: str) -> None:
+    heads, mlps = np.zeros((4, 4)), np.zeros(tour.settings.cells["circuit.mlps"].shape)
+    heads[0, 2] = heads[0, 3] = mlps.flat[0] = 1
+    engine = FormulasLibrary(tour)
+    settings = tour.settings.changed(**{"circuit.heads": heads, "circuit.mlps": mlps, "max_new_tokens": 0})
+    engine.calculate(tour.prompt_of(f"If today is {day}, tomorrow is"), settings)
+    assert engine.read(tour.named("next_token"))[0, 0] == f" {after}"
