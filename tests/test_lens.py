@@ -37,7 +37,9 @@ def shown(prompt: str, model: Model | None = None, **settings: Any) -> Values:
     """What the reference says the sheet shows."""
     model = model or load("tiny")
     layout = lay_out(model.config, Room(16, 64, 8, ("lens",)), len(model.tokenizer.merges))
-    return expected(prompt, model, layout, defaults(layout, is_large=False).changed(**settings))
+    return expected(
+        prompt, model, layout, defaults(layout, is_large=False).changed(max_new_tokens=0).changed(**settings)
+    )
 
 
 def cut_short(model: Model, blocks: int, prompt: str) -> np.ndarray:
@@ -86,7 +88,17 @@ def test_transformers_agrees() -> None:
     from xlgpt.inside.lens import lens
 
     seen = dict(forward(ids, model.weights, model.config))
-    values = lens(Thought(model, layout, defaults(layout, is_large=False), tuple(ids), len(ids), len(ids) - 1, seen))
+    values = lens(
+        Thought(
+            model,
+            layout,
+            defaults(layout, is_large=False).changed(max_new_tokens=0),
+            tuple(ids),
+            len(ids),
+            len(ids) - 1,
+            seen,
+        )
+    )
     logits = truth["logits"].reshape(len(ids), -1)
     assert values["lens.id"][:, -1].tolist() == logits.argmax(axis=-1).tolist()
     assert np.abs(values["lens.logit"][:, -1] - logits.max(axis=-1)).max() < 1e-4
