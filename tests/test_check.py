@@ -29,9 +29,9 @@ def test_a_good_workbook_passes(report: xlgpt.Report, tiny_book: Path) -> None:
     assert report.passed
     assert report.problems() == []
     lengths = [prompt.tokens for prompt in report.prompts]
-    assert lengths == [7, 1, 8, 16]
+    assert lengths == [7, 7, 1, 8, 16]  # the file's prompt twice: with dice, and all switched on, too
     assert all(prompt.next_token == prompt.expected_token for prompt in report.prompts)
-    assert report.prompts[0].next_token == " Wednesday"
+    assert report.prompts[0].next_token == " Wednesday."
     worst = report.worst()
     assert worst
     assert 0 < worst[1].absolute < 1e-9
@@ -54,7 +54,7 @@ def test_every_band_is_held_against_the_reference(report: xlgpt.Report, tiny_boo
 def test_chained_the_whole_forward_pass_goes_through_the_formulas(tiny_book: Path) -> None:
     report = xlgpt.check(tiny_book, chain=True, prompts=("If today is Friday, tomorrow is",))
     assert report.passed, list(report.sentences())
-    assert report.prompts[0].next_token == " Saturday"
+    assert report.prompts[0].next_token == " Saturday."
 
 
 @pytest.mark.parametrize("rows", ["last", 2])
