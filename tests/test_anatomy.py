@@ -27,7 +27,7 @@ def book(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def counted(config: GPT2Config) -> dict[str, list[int]]:
     """What the formulas of the counts say, worked out by Python's own arithmetic."""
-    layout = lay_out(config, Room(4, 16, ("anatomy",)), 0)
+    layout = lay_out(config, Room(4, 16, 2, ("anatomy",)), 0)
     sheet = next(sheet for sheet in layout.sheets if sheet.name == "Anatomy")
     found: dict[str, list[int]] = {}
     for name in ("anatomy.attn", "anatomy.mlp", "anatomy.norms", "anatomy.numbers"):
@@ -88,5 +88,7 @@ def test_check_passes_and_an_empty_prompt_has_no_way(tmp_path: Path) -> None:
 def test_an_unknown_name_gets_a_sentence(book: Path) -> None:
     with pytest.raises(xlgpt.XlgptError, match=r"no cells of the name 'anatomy.none'"):
         xlgpt.read(book, "anatomy.none", engine="formulas")
-    with pytest.raises(xlgpt.XlgptError, match=r"no cell 'anatomy.out' to fill in; there are anatomy.token"):
+    with pytest.raises(
+        xlgpt.XlgptError, match=r"no cell 'anatomy.out' to fill in; there are shown_position, .*anatomy.token"
+    ):
         xlgpt.read(book, "anatomy.out", cells={"anatomy.out": 1}, engine="formulas")

@@ -27,7 +27,7 @@ def book(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def thought(model: Model, ids: list[int]) -> Thought:
-    layout = lay_out(model.config, Room(max(12, len(ids)), 16, ("attention",)), 0)
+    layout = lay_out(model.config, Room(max(12, len(ids)), 16, 8, ("attention",)), 0)
     seen = reference.forward(ids, model.weights, model.config)
     return Thought(model, layout, defaults(layout, is_large=False), tuple(ids), len(ids), len(ids) - 1, seen)
 

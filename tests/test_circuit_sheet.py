@@ -150,7 +150,8 @@ def test_three_components_know_all_seven_days(path: Path, tiny: Model, tmp_path:
 
 def test_all_on_changes_not_even_the_last_bit(path: Path, tiny: Model) -> None:
     ids = tiny.tokenizer.encode(PROMPT)
-    changed = edits(Book(path).settings)
+    book = Book(path)
+    changed = edits(book.settings, book.layout, len(ids))
     assert changed.heads is not None
     assert changed.heads.min() == changed.heads.max() == 1
     plain, on = (reference.forward(ids, tiny.weights, tiny.config, each) for each in (Edits(), changed))

@@ -36,7 +36,7 @@ def lens_book(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def shown(prompt: str, model: Model | None = None, **settings: Any) -> Values:
     """What the reference says the sheet shows."""
     model = model or load("tiny")
-    layout = lay_out(model.config, Room(16, 64, ("lens",)), len(model.tokenizer.merges))
+    layout = lay_out(model.config, Room(16, 64, 8, ("lens",)), len(model.tokenizer.merges))
     return expected(prompt, model, layout, defaults(layout, is_large=False).changed(**settings))
 
 
@@ -81,7 +81,7 @@ def test_transformers_agrees() -> None:
         pytest.skip("the fixtures that transformers made are not here")
     truth, model = np.load(folder / "expected.npz"), load(str(folder))
     ids = truth["ids"].ravel().tolist()
-    layout = lay_out(model.config, Room(len(ids), 64, ("lens",)), len(model.tokenizer.merges))
+    layout = lay_out(model.config, Room(len(ids), 64, 1, ("lens",)), len(model.tokenizer.merges))
     from xlgpt.inside import Thought
     from xlgpt.inside.lens import lens
 
@@ -229,7 +229,7 @@ def test_check_sees_mistakes(lens_book: Path, tmp_path: Path) -> None:
 
 def test_a_large_model_begins_with_everything_off() -> None:
     model = load("tiny")
-    layout = lay_out(model.config, Room(8, 64, ("lens",)), len(model.tokenizer.merges))
+    layout = lay_out(model.config, Room(8, 64, 4, ("lens",)), len(model.tokenizer.merges))
     settings = defaults(layout, is_large=True)
     assert settings.number("lens.on") == 0
     assert settings.number("lens.rows") == 1

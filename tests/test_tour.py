@@ -101,12 +101,13 @@ def test_a_neuron_for_tuesday() -> None:
 
 def test_what_the_prose_says() -> None:
     """Every day of the week but the answer is among the nine after it; 7 points are 1,300 times; one word, two rows."""
-    from xlgpt.layout import Room, lay_out
+    from xlgpt.layout import lay_out
     from xlgpt.settings import defaults
+    from xlgpt.template import Room
     from xlgpt.values import expected
 
     model = load("tiny")
-    layout = lay_out(model.config, Room(12, 48), len(model.tokenizer.merges))
+    layout = lay_out(model.config, Room(12, 48, 4), len(model.tokenizer.merges))
     values = expected("If today is Tuesday, tomorrow is", model, layout, defaults(layout, is_large=False))
     days = {f"␣{day}day" for day in ("Mon", "Tues", "Thurs", "Fri", "Satur", "Sun")}
     assert days <= set(values["top.token"][1:9])
