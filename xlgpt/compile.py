@@ -133,10 +133,10 @@ def _resolve(expression: str, layout: Layout, place: _Place) -> str:
         return _list(place.stage.each[expression.removeprefix("each.")], layout)
     if expression in NAMED_CELLS:
         return expression
-    number = _number(expression, layout, place)
+    written, index = _parsed(expression)
+    number = None if index else _number(expression, layout, place)
     if number is not None:
         return str(number)
-    written, index = _parsed(expression)
     table = place.placed.band.name.rpartition(".")[0] + "."
     name = next((p + written for p in (table, *place.stage.scope) if p + written in layout.names), None)
     if not name:

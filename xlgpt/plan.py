@@ -37,7 +37,14 @@ class Plan:
     model: Model
     prompt: str
     layout: Layout
-    settings: Settings
+    given: Settings  # without what the model has to be run for
+
+    @cached_property
+    def settings(self) -> Settings:
+        """What stands in the cells that a person may change. Raises BadCheckpoint."""
+        if "circuit" not in self.layout.room.sheets:
+            return self.given
+        return self.given.changed(**usual_means(self.model).cells())
 
     @cached_property
     def formulas(self) -> dict[str, list[Formula]]:
@@ -101,10 +108,7 @@ def make_plan(
     _check_size(model)
     directions = find_directions(model, ids, asked, sheets)
     layout = lay_out(model.config, _with(room, directions), len(model.tokenizer.merges))
-    settings = filled_in(defaults(layout, model.parameters > MANUAL_FROM), directions)
-    if "circuit" in room.sheets:
-        settings = settings.changed(**usual_means(model).cells())
-    return Plan(model, prompt, layout, settings)
+    return Plan(model, prompt, layout, filled_in(defaults(layout, model.parameters > MANUAL_FROM), directions))
 
 
 def _with(room: Room, directions: Directions) -> Room:

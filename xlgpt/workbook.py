@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 from xml.etree import ElementTree
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from xlgpt.cells import Strings, constant, formula_row
 from xlgpt.compile import Formula
@@ -89,6 +90,7 @@ def _packing(plan: Plan, path: Path) -> Iterator[Callable[[Tensor], Rows]]:
     with (
         TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder,
         workers(tensors, Path(folder)) as packed,
+        threadpool_limits(1),  # NumPy's threads would spend more time waiting for each other than they save
     ):
         yield lambda tensor: [packed(tensor)]
 
