@@ -58,7 +58,7 @@ def test_the_command_prints_the_next_token_and_ten_candidates(tiny_book: Path) -
     result = run_xlgpt("run", tiny_book, "--prompt", PROMPT, "--engine", "formulas")
     assert result.returncode == 0, result.stderr
     lines = result.stdout.splitlines()
-    assert lines[0] == f"{PROMPT} Tuesday"
+    assert lines[0] == f"{PROMPT} Tuesday."
     assert sum("%" in line for line in lines) == 10
 
 
