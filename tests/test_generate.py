@@ -143,7 +143,7 @@ def assert_distributed(chosen: Counter[int], shares: np.ndarray, total: int) -> 
 )
 def test_dice_follow_temperature_top_k_and_top_p(sampling: Sampling) -> None:
     """Against the textbook: sort, cut off, divide (Holtzman et al. 2020), which `choose` does not do that way."""
-    logits = np.random.default_rng(5).normal(0, 2, 300)
+    logits = np.random.default_rng(5).normal(0, 3, 300)
     shares = softmax(logits / sampling.temperature)
     order = sorted(range(300), key=lambda i: -shares[i])
     if sampling.top_k:
@@ -187,7 +187,7 @@ def test_the_states_of_the_dice_in_cells(office: LibreOffice, small_book: Path) 
 @pytest.mark.parametrize(
     "data",
     [
-        "🙂é漢".encode(),
+        "🙂éÿ".encode(),
         b"\xf0\x9f\x99",  # cut short at the end
         b"\xf0\x9f\x41\x42",  # cut short by a letter
         b"\x80\xbf\xc0\xc1\xf5\xff",

@@ -65,7 +65,9 @@ class Office:
 
     def set(self, cells: list[Any], values: list[list[Any]]) -> None:
         """Fill cells with texts and numbers; empty text empties them."""
-        self._range(cells).setDataArray(tuple(tuple(row) for row in values))
+        # As floats: a whole number above 2^31 would arrive as a UNO hyper, which no cell takes.
+        data = tuple(tuple(float(v) if isinstance(v, int) else v for v in row) for row in values)
+        self._range(cells).setDataArray(data)
 
     def calculate(self, everything: bool) -> None:
         """Calculate all formulas, or only those that depend on what was set."""
