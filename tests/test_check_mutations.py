@@ -213,10 +213,14 @@ MUTATIONS = [
     Mutation("scores not scaled", "Block 1", *edited("blocks.1.attn.attn_scores", "/SQRT(4)", "")),
     Mutation("another token's neurons", "Block 0", row_above(B + "mlp.post", B + "mlp.pre"), B + "mlp.post"),
     Mutation("residual stream dropped", "Block 1", *edited("blocks.1.resid_post", "+", "*0+")),
-    Mutation("row not in use is filled", "Block 0", *edited(B + "resid_pre", "IF($A", "IF(1&lt;&gt;1&amp;$A", CONTEXT - 1)),
+    Mutation(
+        "row not in use is filled", "Block 0", *edited(B + "resid_pre", "IF($A", "IF(1&lt;&gt;1&amp;$A", CONTEXT - 1)
+    ),
     Mutation("id one too high", "Argmax", *edited("next_token_id", "-1)", "-0)", 0)),
     Mutation("layer norms not counted", "Anatomy", *edited("anatomy.numbers", "SUM(anatomy.norms)+", "", 4)),
-    Mutation("another head's pattern", "Attention", *edited("attention.pattern", f"_head*{CONTEXT}", f"_head*0+{CONTEXT}")),
+    Mutation(
+        "another head's pattern", "Attention", *edited("attention.pattern", f"_head*{CONTEXT}", f"_head*0+{CONTEXT}")
+    ),
     Mutation(
         "habits from the second token on",
         "Attention",

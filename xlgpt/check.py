@@ -22,7 +22,7 @@ from xlgpt.workbook import Progress
 from xlgpt.worksheet import Cells, Values, overlap
 
 WRITTEN = 4  # tokens are written where the text is not what is checked
-LONGEST = 32  # tokens of the longest prompt that is tried unasked
+LONGEST = 16  # tokens of the longest prompt that is tried unasked
 PASSAGE = (
     "The rain had stopped by Monday morning, and the children ran out to see the river. It was higher than before; "
     'two ducks swam where the path had been. "Tomorrow," said the oldest, "we will build a boat." And so they did.'
@@ -51,10 +51,10 @@ def check(
     book = Book(path)
     last_rows = _last_rows(engine, chain, rows)
     chosen = [Case(book.prompt_of(text), book.settings) for text in prompts] or _usual(book)
-    plan = [sheet for name in _stages(book) if (sheet := plan_of(book, name)).formulas]
     results: list[PromptResult] = []
     calculating = start(engine, book, start_timeout)
     try:
+        plan = [sheet for name in _stages(book) if (sheet := plan_of(book, name)).formulas]
         weights = tuple(check_weights(book, rounded(load(model), book.precision) if model else None, progress))
         if not any(sheet.problems for sheet in weights if sheet.sheet in book.weights.sheets):
             checker = Checker(book, calculating, chain, last_rows, plan, progress)
@@ -102,9 +102,9 @@ class Case:
 
 
 def _usual(book: Book) -> list[Case]:
-    """The prompt in the file as it is, then with dice and every look inside switched on, and three other prompts.
+    """The prompt in the file as it is, and three others: one token, some, as many as there are rows for.
 
-    They differ in length: one token, some, as many as there are rows for.
+    With the second of them, dice are thrown and every look inside is switched on; with the first, all are off.
     """
     longest = min(book.context, LONGEST)
     texts = [_beginning(book, count) for count in (1, (longest + 1) // 2, longest)]
@@ -112,9 +112,14 @@ def _usual(book: Book) -> list[Case]:
     briefly = settings.changed(max_new_tokens=min(WRITTEN, int(settings.number("max_new_tokens"))))
     dice = settings.changed(max_new_tokens=min(WRITTEN, book.new_tokens), temperature=1, top_k=20, top_p=0.9, seed=7)
     switches = {sheet.stage.switch for sheet in book.layout.sheets if sheet.stage.switch}
-    everything = dice.changed(**{name.replace(".", "__"): 1 for name in switches})
-    cases = [Case(book.prompt, settings), Case(book.prompt, everything, "with dice, and all switched on")]
-    cases += [Case(book.prompt_of(text), briefly) for text in texts]
+    off, on = ({name.replace(".", "__"): state for name in switches} for state in (0, 1))
+    one, some, many = (book.prompt_of(text) for text in texts)
+    cases = [
+        Case(book.prompt, settings),
+        Case(one, briefly.changed(**off), "with all switched off" if switches else ""),
+        Case(some, dice.changed(**on), "with dice, and all switched on" if switches else "with dice"),
+        Case(many, briefly),
+    ]
     found = {(case.prompt.ids, case.about): case for case in reversed(cases)}
     return [case for case in reversed(found.values()) if case.prompt.ids]
 

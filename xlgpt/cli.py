@@ -69,7 +69,7 @@ def cli() -> None:
     help="gpt2, tiny, random:gpt2, random:n_layer=2,n_embd=64, a folder, or a Hub id.",
 )
 @click.option("--prompt", help="The text to go on from.")
-@click.option("--context", type=int, help="How many tokens there are rows for.  [default: 40; 64 for a small model]")
+@click.option("--context", type=int, help="How many tokens there are rows for.  [default: 40; 48 for a small model]")
 @click.option("--max-bytes", type=int, help="How many bytes a prompt may have.  [default: 256; 128 for a small model]")
 @click.option("--generate", type=int, help="How many tokens it can write.  [default: 8; 32 for a small model]")
 @click.option(

@@ -55,7 +55,7 @@ def compare(name: str, cells: Range, shown: Values, wanted: Values) -> BandResul
 
 def _first_error(shown: Values) -> tuple[int, int] | None:
     """The place of the first error value."""
-    if shown.dtype != object:
+    if shown.dtype != object or CellError not in set(map(type, shown.flat)):
         return None
     return next((place for place, value in np.ndenumerate(shown) if isinstance(value, CellError)), None)
 

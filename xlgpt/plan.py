@@ -18,7 +18,7 @@ from xlgpt.template import Matmul, Room
 from xlgpt.values import Values, expected
 
 DEFAULT_PROMPT = "If today is Tuesday, tomorrow is"
-PROMPT_TOKENS = 32  # rows for a prompt, unless told; those for what is written come on top
+PROMPT_TOKENS, SMALL_PROMPT_TOKENS = 32, 16  # rows for a prompt, unless told; those for what is written come on top
 NEW_TOKENS, SMALL_NEW_TOKENS = 8, 32  # that it can write; more where a row is calculated quickly
 DEFAULT_BYTES, SMALL_BYTES = 256, 128  # of a prompt; the smaller for a model that calculates by itself
 MOST_BYTES = 1000  # the sheet Pieces has twice as many columns, and half their square in cells
@@ -130,9 +130,9 @@ def _room(
     positions, is_large = model.config.n_positions, model.parameters > MANUAL_FROM
     usual = 1 if matmul == "sumproduct" else NEW_TOKENS if is_large else SMALL_NEW_TOKENS
     if context is None:
-        context = min(PROMPT_TOKENS + (new_tokens or usual), positions)
+        context = min((PROMPT_TOKENS if is_large else SMALL_PROMPT_TOKENS) + (new_tokens or usual), positions)
     if new_tokens is None:
-        new_tokens = max(1, min(usual, context // 2))
+        new_tokens = max(1, min(usual, context * 2 // 3))
     if context < 1:
         raise UsageError(f"A context of {context} holds no token; give at least 1.")
     if context > positions:

@@ -7,6 +7,7 @@ calculated but given, so that a fault is seen on the sheet where it arises.
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -62,7 +63,8 @@ class FormulasLibrary:
         self._constant_ranges: dict[Range, Values] = {}
         self._over: dict[Range, tuple[int, ...]] = {}
         self._needed: dict[tuple[str, int], list[Range]] = {}  # what each formula refers to
-        self._seen: dict[Range, Values] = {}  # what ranges of formulas show, while nothing changes
+        self._complete: set[Range] = set()  # ranges whose formulas all have results, while nothing changes
+        self._seen: dict[Range, Values] = {}  # what they show
         self._inputs: dict[Range, Values] = {}
         self._fed = False
         self._here = ""  # the sheet that is being read; with `fed`, the others are given
@@ -73,7 +75,7 @@ class FormulasLibrary:
         """Set the prompt and forget all results; formulas are evaluated when they are read."""
         self._inputs = inputs(self._book, prompt, settings)
         self._constant_ranges.clear()
-        self._seen.clear()
+        self._forget()
         self.evaluated = {}
         for sheet in self._sheets.values():
             sheet.results.clear()
@@ -82,14 +84,14 @@ class FormulasLibrary:
     def feed(self, bands: Mapping[Range, Values], left_out: Callable[[Formula], bool] = lambda formula: False) -> None:
         """Give what bands show: to sheets other than theirs, and, for formulas left out, to their own."""
         self._fed = True
-        self._seen.clear()
+        self._forget()
         skipped = set()
         for cells, values in bands.items():
             sheet = self._sheet(cells.sheet)
             for i in sheet.over(cells):
                 formula = sheet.formulas[i]
                 if overlap(formula.cells, cells) == formula.cells:
-                    sheet.given[i] = part(values, cells, formula.cells)
+                    sheet.given[i] = _settled(part(values, cells, formula.cells))
                     if left_out(formula):
                         skipped.add((cells.sheet, i))
         self._left_out = frozenset(skipped)
@@ -97,7 +99,7 @@ class FormulasLibrary:
     def read(self, cells: Range) -> Values:
         """What the cells show, after evaluating what they need. Raises FormulaError."""
         if self._here != cells.sheet:
-            self._seen.clear()
+            self._forget()
         self._here = cells.sheet
         self._settle(cells)
         return shown(self._value(cells))
@@ -113,6 +115,10 @@ class FormulasLibrary:
 
     def close(self) -> None:
         """Nothing was started."""
+
+    def _forget(self) -> None:
+        self._complete.clear()
+        self._seen.clear()
 
     def _sheet(self, name: str) -> _Sheet:
         if name not in self._sheets:
@@ -146,9 +152,12 @@ class FormulasLibrary:
 
     def _open(self, cells: Range) -> list[int]:
         """The formulas over some cells that have no result yet."""
-        if cells in self._seen or cells in self._constant_ranges or cells.sheet in self._book.weights.sheets:
+        if cells in self._complete or cells.sheet in self._book.weights.sheets:
             return []
-        return [i for i in self._filling(cells) if self._result(cells.sheet, i) is None]
+        found = [i for i in self._filling(cells) if self._result(cells.sheet, i) is None]
+        if not found:
+            self._complete.add(cells)
+        return found
 
     def _filling(self, cells: Range) -> tuple[int, ...]:
         """The formulas over some cells."""
@@ -274,9 +283,12 @@ class FormulasLibrary:
         if cells in self._seen:
             return self._seen[cells]
         sheet = self._sheet(cells.sheet)
-        found = [(sheet.formulas[i].cells, self._result(cells.sheet, i)) for i in self._filling(cells)]
-        if len(found) == 1 and overlap(found[0][0], cells) == cells and found[0][1] is not None:
-            return part(found[0][1], found[0][0], cells)
+        filling = self._filling(cells)
+        if len(filling) == 1:
+            block, result = sheet.formulas[filling[0]].cells, self._result(cells.sheet, filling[0])
+            if result is not None and (block == cells or overlap(block, cells) == cells):
+                return result if block == cells else part(result, block, cells)
+        found = [(sheet.formulas[i].cells, self._result(cells.sheet, i)) for i in filling]
         values = self._constants(sheet, cells)
         for block, result in [*self._set_cells(cells), *found]:
             common = overlap(block, cells)
@@ -365,6 +377,8 @@ def shown(values: Values) -> Values:
         if np.isfinite(values).all():
             return values
         values = values.astype(object)
+    if set(map(type, values.flat)) <= {str, float} and all(type(v) is str or isfinite(v) for v in values.flat):
+        return values
     out = np.empty(values.shape, dtype=object)
     for place, value in np.ndenumerate(values):
         out[place] = _shown(value)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from xlgpt.engines.formula import Call
+from xlgpt.engines.formula import EMPTY, Call
 from xlgpt.worksheet import Values
 
 NOTES = {
@@ -51,7 +51,16 @@ NOTES = {
 
 def plain(call: Call, values: list[Any]) -> Any:
     """A function by the library."""
-    return call.function(*call.extra, *values)
+    return _unboxed(call.function(*call.extra, *values))
+
+
+def _unboxed(found: Any) -> Any:
+    """A block in which all are numbers, or all truth values, as NumPy's own rather than as objects."""
+    if isinstance(found, np.ndarray) and found.dtype == object:
+        for kinds, dtype in (((float, int, np.float64), np.float64), ((bool, np.bool_), np.bool_)):
+            if all(type(value) in kinds for value in found.flat):
+                return np.asarray(found, dtype)
+    return found
 
 
 class _Numbers:
@@ -71,11 +80,19 @@ def mmult(call: Call, values: list[Any]) -> Any:
 
 
 def sumproduct(call: Call, values: list[Any]) -> Any:
-    """SUMPRODUCT by the library, unless it is of two blocks of float64 of one shape, which can hold nothing else."""
-    blocks = [value for value in values if isinstance(value, np.ndarray) and value.dtype == np.float64]
-    if len(blocks) == len(values) == 2 and blocks[0].shape == blocks[1].shape:
-        return float(np.vdot(*blocks))
+    """SUMPRODUCT by the library, unless it is of two blocks of one shape, of numbers and of texts, which count as 0."""
+    if len(values) == 2 and np.shape(values[0]) == np.shape(values[1]):
+        blocks = [_without_texts(value) if isinstance(value, np.ndarray) else None for value in values]
+        if blocks[0] is not None and blocks[1] is not None:
+            return float(np.vdot(blocks[0], blocks[1]))
     return plain(call, values)
+
+
+def _without_texts(values: Values) -> Values | None:
+    """As float64, texts as 0; None where anything else is there."""
+    if values.dtype == object and set(map(type, values.flat)) <= {float, str, type(EMPTY)}:
+        return np.array([v if type(v) is float else 0.0 for v in values.flat]).reshape(values.shape)
+    return values if values.dtype == np.float64 else None
 
 
 def index(call: Call, values: list[Any]) -> Any:
@@ -85,7 +102,7 @@ def index(call: Call, values: list[Any]) -> Any:
     if len(values) > 2 and (row == 0) != (column == 0):
         within = (column if row == 0 else row) or 0
         if 1 <= within <= array.shape[row == 0]:
-            return array[:, within - 1 : within] if row == 0 else array[within - 1 : within]
+            return _unboxed(array[:, within - 1 : within] if row == 0 else array[within - 1 : within])
     return plain(call, values)
 
 
@@ -110,11 +127,19 @@ def first_and_last(rows: Any, columns: Any, height: int, width: int) -> tuple[in
     return max(0, row - 1), max(0, column - 1), 1 if row else height, 1 if column else width
 
 
+def _is_number(value: Any) -> bool:
+    """Whether it is a number, or a block of numbers or truth values as NumPy keeps them."""
+    return type(value) in (float, int) or (isinstance(value, np.ndarray | np.number) and value.dtype.kind in "fib")
+
+
 COMPARISONS = {"=": eq, "<>": ne, "<": lt, "<=": le, ">": gt, ">=": ge}
 
 
 def compare(call: Call, values: list[Any]) -> Any:
-    """A comparison by the library, unless it is of two single numbers or a single value with empty text."""
+    """A comparison by the library, unless it is of numbers alone or of a single value with empty text."""
+    if all(map(_is_number, values)):
+        with suppress(ValueError):  # shapes that do not fit
+            return COMPARISONS[call.name](*values)
     one, other = (value.item() if isinstance(value, np.ndarray) and value.size == 1 else value for value in values)
     numbers = type(one) in (int, float) and type(other) in (int, float)
     if numbers or (
@@ -124,15 +149,25 @@ def compare(call: Call, values: list[Any]) -> Any:
     return plain(call, values)
 
 
-ARITHMETIC = {"+": np.add, "-": np.subtract, "*": np.multiply, "INT": np.floor, "EXP": np.exp}
+ARITHMETIC = {
+    "+": np.add,
+    "-": np.subtract,
+    "*": np.multiply,
+    "/": np.divide,
+    "^": np.power,
+    "U-": np.negative,
+    "INT": np.floor,
+    "EXP": np.exp,
+    "SQRT": np.sqrt,
+    "TANH": np.tanh,
+}
 
 
 def arithmetic(call: Call, values: list[Any]) -> Any:
-    """Some arithmetic by NumPy, where it is of a block of numbers and of numbers, and gives numbers; else as it is."""
-    arrays = [isinstance(value, np.ndarray) and value.dtype == np.float64 for value in values]
-    if any(arrays) and all(array or type(value) is float for array, value in zip(arrays, values, strict=True)):
+    """Some arithmetic by NumPy, where it is of numbers alone and gives numbers; else by the library."""
+    if all(map(_is_number, values)):
         with np.errstate(all="ignore"), suppress(ValueError):  # shapes that do not fit
-            found = ARITHMETIC[call.name](*(np.asarray(value) for value in values))
+            found = ARITHMETIC[call.name](*(np.asarray(value, np.float64) for value in values))
             if np.isfinite(found).all():
                 return found
     return plain(call, values)

@@ -15,15 +15,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import orjson
 
 from xlgpt.book import Book, Prompt
 from xlgpt.engines.engine import inputs
 from xlgpt.errors import EngineFailed, EngineNotFound
 from xlgpt.layout import Range
 from xlgpt.settings import Settings
-from xlgpt.worksheet import CellError, Values
+from xlgpt.worksheet import CellError, Values, overlap
 
 SERVER = Path(__file__).with_name("uno_server.py")
+SMALL_SHEET = 400_000  # cells
 CRASHED = "crashed"  # as uno_server.py says it
 PLACES = (
     "/Applications/LibreOffice.app/Contents/MacOS/soffice",
@@ -93,6 +95,8 @@ class LibreOffice:
         self._book = book
         self._set = {cells: values for cells, values in inputs(book, book.prompt).items()}
         self._fresh, self._loading = True, True
+        self._used: dict[str, Range] = {}  # the part of each sheet that is in use
+        self._shown: dict[str, list[list[Any]]] = {}  # what it shows, until something changes
         soffice = find_soffice()
         python = find_python(soffice)
         self._profile = Path(tempfile.mkdtemp(prefix="xlgpt-"))
@@ -141,8 +145,16 @@ class LibreOffice:
         self._ask("calculate", False)
 
     def read(self, cells: Range) -> Values:
-        """What the cells show."""
-        return _values(cells, self._ask("read", _place(cells)))
+        """What the cells show. A small sheet is read whole: to ask takes as long as to read thousands of cells."""
+        if cells.sheet not in self._used:
+            self._used[cells.sheet] = Range(cells.sheet, 0, 0, *self._ask("used", cells.sheet))
+        whole = self._used[cells.sheet]
+        if whole.height * whole.width > SMALL_SHEET or overlap(cells, whole) != cells:
+            return _values(cells, self._ask("read", _place(cells)))
+        if cells.sheet not in self._shown:
+            self._shown[cells.sheet] = self._ask("read", _place(whole))
+        rows = self._shown[cells.sheet][cells.row : cells.row + cells.height]
+        return _values(cells, [row[cells.column : cells.column + cells.width] for row in rows])
 
     def try_text(self, text: str, *wanted: Range) -> list[Values]:
         """What cells show for a prompt: no others are calculated but those that they need."""
@@ -162,6 +174,8 @@ class LibreOffice:
 
     def _ask(self, do: str, *arguments: Any) -> Any:
         """What LibreOffice answers to a request. Raises EngineFailed."""
+        if do not in ("read", "used"):
+            self._shown.clear()
         if self._loading:
             self._loading = False
             self._result("open")
@@ -184,6 +198,7 @@ class LibreOffice:
             "calculate": "calculating",
             "try_text": "calculating",
             "read": "reading",
+            "used": "reading",
         }[do]
         if reply["error"] == CRASHED:
             raise EngineFailed(f"LibreOffice crashed or was ended while {doing} {self._book.path}.")
@@ -191,7 +206,7 @@ class LibreOffice:
 
     def _answer(self) -> dict[str, Any]:
         line = self._process.stdout.readline() if self._process and self._process.stdout else ""
-        reply: dict[str, Any] = json.loads(line) if line else {"error": CRASHED}
+        reply: dict[str, Any] = orjson.loads(line) if line else {"error": CRASHED}
         return reply
 
 
@@ -201,11 +216,12 @@ def _place(cells: Range) -> tuple[str, int, int, int, int]:
 
 def _values(cells: Range, rows: list[list[Any]]) -> Values:
     """The rows that LibreOffice answered with."""
+    kinds = {kind for row in rows for kind in set(map(type, row))}
+    if kinds == {float}:
+        return np.array(rows, dtype=np.float64)
     values = np.empty((cells.height, cells.width), dtype=object)
     for i, row in enumerate(rows):
-        values[i] = [CellError(value["error"]) if isinstance(value, dict) else value for value in row]
-    if all(type(value) is float for value in values.flat):
-        return values.astype(np.float64)
+        values[i] = [CellError(v["error"]) if type(v) is dict else v for v in row] if dict in kinds else row
     return values
 
 

@@ -42,6 +42,7 @@ class Office:
         context = self._connect(resolver, f"uno:pipe,name={pipe};urp;StarOffice.ComponentContext", timeout)
         self.desktop = context.ServiceManager.createInstanceWithContext("com.sun.star.frame.Desktop", context)
         self.document: Any = None
+        self.sheets: dict[str, Any] = {}
 
     def _connect(self, resolver: Any, url: str, timeout: float) -> Any:
         end = time.monotonic() + timeout
@@ -62,6 +63,7 @@ class Office:
         if self.document is None or not hasattr(self.document, "Sheets"):
             raise ValueError("LibreOffice cannot load it as a spreadsheet")
         self.document.enableAutomaticCalculation(False)
+        self.sheets = {}
 
     def set(self, cells: list[Any], values: list[list[Any]]) -> None:
         """Fill cells with texts and numbers; empty text empties them."""
@@ -87,15 +89,25 @@ class Office:
         block = self._range(cells)
         rows = [list(row) for row in block.getDataArray()]
         for i, row in enumerate(rows):
-            for j, value in enumerate(row):
-                if value is None:
-                    row[j] = {"error": block.getCellByPosition(j, i).String or "an error"}
+            while None in row:
+                j = row.index(None)
+                row[j] = {"error": block.getCellByPosition(j, i).String or "an error"}
         return rows
+
+    def used(self, sheet: str) -> list[int]:
+        """How many rows and columns of a sheet are in use."""
+        cursor = self._sheet(sheet).createCursor()
+        cursor.gotoEndOfUsedArea(False)
+        return [cursor.RangeAddress.EndRow + 1, cursor.RangeAddress.EndColumn + 1]
 
     def _range(self, cells: list[Any]) -> Any:
         sheet, row, column, height, width = cells
-        there = self.document.Sheets.getByName(sheet)
-        return there.getCellRangeByPosition(column, row, column + width - 1, row + height - 1)
+        return self._sheet(sheet).getCellRangeByPosition(column, row, column + width - 1, row + height - 1)
+
+    def _sheet(self, name: str) -> Any:
+        if name not in self.sheets:  # to ask for it takes as long as to read some cells
+            self.sheets[name] = self.document.Sheets.getByName(name)
+        return self.sheets[name]
 
     def end(self) -> None:
         """End LibreOffice and, where they share a session of their own with us, the processes that it started."""
