@@ -29,7 +29,7 @@ def test_a_good_workbook_passes(report: xlgpt.Report, tiny_book: Path) -> None:
     assert report.passed
     assert report.problems() == []
     lengths = [prompt.tokens for prompt in report.prompts]
-    assert lengths == [7, 7, 1, 8, 16]  # the file's prompt twice: with dice, and all switched on, too
+    assert lengths == [7, 1, 8, 16]  # the file's prompt, and three others
     assert all(prompt.next_token == prompt.expected_token for prompt in report.prompts)
     assert report.prompts[0].next_token == " Wednesday."
     worst = report.worst()
@@ -92,7 +92,7 @@ def test_a_workbook_without_a_prompt(make_checkpoint: Callable[..., Path], tmp_p
     xlgpt.build(tmp_path / "book.xlsx", model=str(make_checkpoint()), context=1, prompt="")
     report = xlgpt.check(tmp_path / "book.xlsx")
     assert report.passed
-    assert [prompt.tokens for prompt in report.prompts] == [1]
+    assert [prompt.tokens for prompt in report.prompts] == [1, 1, 1]  # all off, with dice and all on, as it is
     assert xlgpt.check(tmp_path / "book.xlsx", prompts=("",)).passed
 
 

@@ -99,6 +99,12 @@ def test_the_most_active_features_are_taken_unasked(tmp_path: Path) -> None:
             {"model": RANDOM, "features": "7"},
             "--features are those of a sparse autoencoder; name its folder with --sae.",
         ),
+        (
+            {"model": "tiny", "sheets": "lens", "features": "7"},
+            "--features needs the sheet 'features', which --sheets leaves out; name it there too.",
+        ),
+        ({"model": "tiny", "sheets": "steering", "sae": "x"}, "--sae needs the sheet 'features'"),
+        ({"model": "tiny", "sheets": "none", "steering": "x.npy"}, "--steering needs the sheet 'steering'"),
         ({"model": RANDOM, "sheets": "features"}, "The sheet 'features' would be empty: .* with --sae."),
     ],
 )

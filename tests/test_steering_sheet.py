@@ -9,8 +9,11 @@ from safetensors.numpy import load_file
 
 import xlgpt
 from xlgpt import reference, steering, template
+from xlgpt.book import Book
 from xlgpt.checkpoint import load
+from xlgpt.engines.formulas_library import FormulasLibrary
 from xlgpt.errors import UsageError
+from xlgpt.layout import Range
 
 PROMPT = "Mike pulls out his"
 SHOWN = ("next_token", "steering.status")
@@ -117,3 +120,19 @@ def test_a_wrong_block_in_the_template_is_found(tmp_path: Path, monkeypatch: pyt
     report = xlgpt.check(tmp_path / "wrong.xlsx", rows="last")
     assert not report.passed
     assert "blocks.2.resid_pre" in str(report)
+
+
+def test_home_says_what_was_done_to_the_model(tmp_path: Path) -> None:
+    xlgpt.build(tmp_path / "a.xlsx", "tiny", PROMPT, context=5, sheets="circuit,steering", generate=1)
+    book = Book(tmp_path / "a.xlsx")
+    engine = FormulasLibrary(book)
+    heads = np.ones((4, 4))
+    heads[2, 1:3] = 0, 0.5
+
+    def said(**cells: object) -> str:
+        engine.calculate(book.prompt, book.settings.changed(**cells))
+        return "".join(str(text) for text in engine.read(Range("Home", 12, 1, 1, 1)).flat)
+
+    assert said() == ""
+    assert said(**{"circuit.heads": heads, "circuit.mlps": 0}) == "Switched off or down: 6. "
+    assert said(**{"steering.on": 1}) == "Jedi is added before block 2."

@@ -76,6 +76,7 @@ def build(
     check_target(Path(path))
     wanted = chosen_sheets(sheets)
     asked = Asked(Path(steering) if steering else None, Path(sae) if sae else None, features_of(features))
+    _check_shown(wanted, asked)
     progress("Finding the model", 0, 1)
     found = rounded(load(model, seed), precision)
     with uncollected():
@@ -98,6 +99,15 @@ def chosen_sheets(text: str) -> tuple[str, ...]:
             f"There is no sheet {unknown[0]!r} to choose; --sheets takes all, none, or {', '.join(known)}."
         )
     return tuple(name for name in known if name in asked)
+
+
+def _check_shown(wanted: tuple[str, ...], asked: Asked) -> None:
+    """Whether what is given has a sheet to stand on. Raises UsageError."""
+    given = {"--steering": asked.steering, "--sae": asked.sae, "--features": asked.features}
+    for option, value in given.items():
+        sheet = "steering" if option == "--steering" else "features"
+        if value and sheet not in wanted:
+            raise UsageError(f"{option} needs the sheet {sheet!r}, which --sheets leaves out; name it there too.")
 
 
 def _check_there(wanted: tuple[str, ...], plan: Plan) -> None:

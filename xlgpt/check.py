@@ -10,7 +10,7 @@ from xlgpt.check_weights import check_weights
 from xlgpt.checkpoint import load
 from xlgpt.compare import TOLERANCE, compare, expected_cells, stale
 from xlgpt.compile import Formula
-from xlgpt.engines import Engine, FormulasLibrary, start
+from xlgpt.engines import Engine, FormulasLibrary, LibreOffice, start
 from xlgpt.errors import BrokenWorkbook, FormulaError, UsageError
 from xlgpt.inventory import CheckedSheet, plan_of
 from xlgpt.layout import Range
@@ -148,6 +148,7 @@ class Checker:
         self._chain, self._last_rows = chain, last_rows
         self._done, self._total = 0, sum(sheet.formulas for sheet in plan)
         self._library = engine if isinstance(engine, FormulasLibrary) else None
+        self._office = engine if isinstance(engine, LibreOffice) else None
         if self._library:
             self._library.tick = self._tick
 
@@ -206,6 +207,8 @@ class Checker:
         began = time.monotonic()
         as_saved = case.prompt.ids == self._book.prompt.ids and case.settings is self._book.settings
         saved = self._book.cells(sheet.name) if as_saved else None
+        if self._office:
+            self._office.read_ahead(sheet.name)
         results = []
         for placed, cells in sheet.bands:
             wanted = truth[placed.band.name]

@@ -173,6 +173,20 @@ def _write_answer(home: Any, look: Look, plan: Plan) -> None:
         else "This workbook calculates by itself: change something, and the answer follows.",
         look.note,
     )
+    operated = _operated(plan)
+    if operated:
+        home.write_formula(ANSWER_ROW + 2, FIRST, f"={operated}", look.format(font_color=ACCENT["input"]), "")
+
+
+def _operated(plan: Plan) -> str:
+    """A formula that says what was done to the model on the sheets Circuit and Steering; at first, nothing was."""
+    said = []
+    if "circuit.heads" in plan.layout.names:
+        off = "SUMPRODUCT((circuit.heads<>1)*1)+SUMPRODUCT((circuit.mlps<>1)*1)"
+        said.append(f'IF({off}=0,"","Switched off or down: "&{off}&". ")')
+    if "steering.status" in plan.layout.names:
+        said.append('IF(N(steering.on)=0,"",steering.status)')
+    return "&".join(said)
 
 
 def _write_completion(home: Any, look: Look, plan: Plan) -> None:

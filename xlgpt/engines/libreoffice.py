@@ -22,7 +22,7 @@ from xlgpt.engines.engine import inputs
 from xlgpt.errors import EngineFailed, EngineNotFound
 from xlgpt.layout import Range
 from xlgpt.settings import Settings
-from xlgpt.worksheet import CellError, Values, overlap
+from xlgpt.worksheet import CellError, Values
 
 SERVER = Path(__file__).with_name("uno_server.py")
 SMALL_SHEET = 400_000  # cells
@@ -95,8 +95,7 @@ class LibreOffice:
         self._book = book
         self._set = {cells: values for cells, values in inputs(book, book.prompt).items()}
         self._fresh, self._loading = True, True
-        self._used: dict[str, Range] = {}  # the part of each sheet that is in use
-        self._shown: dict[str, list[list[Any]]] = {}  # what it shows, until something changes
+        self._shown: dict[str, list[list[Any]]] = {}  # sheets that were read ahead, until something changes
         soffice = find_soffice()
         python = find_python(soffice)
         self._profile = Path(tempfile.mkdtemp(prefix="xlgpt-"))
@@ -145,16 +144,21 @@ class LibreOffice:
         self._ask("calculate", False)
 
     def read(self, cells: Range) -> Values:
-        """What the cells show. A small sheet is read whole: to ask takes as long as to read thousands of cells."""
-        if cells.sheet not in self._used:
-            self._used[cells.sheet] = Range(cells.sheet, 0, 0, *self._ask("used", cells.sheet))
-        whole = self._used[cells.sheet]
-        if whole.height * whole.width > SMALL_SHEET or overlap(cells, whole) != cells:
+        """What the cells show."""
+        sheet = self._shown.get(cells.sheet, [[]])
+        if cells.row + cells.height > len(sheet) or cells.column + cells.width > len(sheet[0]):
             return _values(cells, self._ask("read", _place(cells)))
-        if cells.sheet not in self._shown:
-            self._shown[cells.sheet] = self._ask("read", _place(whole))
-        rows = self._shown[cells.sheet][cells.row : cells.row + cells.height]
+        rows = sheet[cells.row : cells.row + cells.height]
         return _values(cells, [row[cells.column : cells.column + cells.width] for row in rows])
+
+    def read_ahead(self, sheet: str) -> None:
+        """Read a small sheet whole, for what will be read of it before anything changes.
+
+        To ask for a few cells takes as long as to read thousands.
+        """
+        height, width = self._ask("used", sheet)
+        if height * width <= SMALL_SHEET:
+            self._shown[sheet] = self._ask("read", (sheet, 0, 0, height, width))
 
     def try_text(self, text: str, *wanted: Range) -> list[Values]:
         """What cells show for a prompt: no others are calculated but those that they need."""
