@@ -103,6 +103,16 @@ def test_check_finds_a_wrong_dot_product(books: dict[str, Path], tmp_path: Path)
 
 
 @pytest.mark.libreoffice
+def test_a_row_may_wait_for_the_token_above_it(tmp_path: Path) -> None:
+    """In LibreOffice's threads it may not; the model is large enough for them."""
+    options = {"context": 10, "generate": 4, "sheets": "none", "matmul": "sumproduct"}
+    xlgpt.build(tmp_path / "tiny.xlsx", "tiny", "Mike pulls out", **options)
+    report = xlgpt.check(tmp_path / "tiny.xlsx", engine="libreoffice", prompts=("Mike pulls out",))
+    assert report.passed, list(report.sentences())
+    assert report.prompts[0].next_token == " his phone."
+
+
+@pytest.mark.libreoffice
 def test_only_the_last_row_changes_with_the_last_token(books: dict[str, Path]) -> None:
     book = Book(books["sumproduct"])
     engine = LibreOffice(book)

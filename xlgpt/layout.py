@@ -162,7 +162,7 @@ def lay_out(config: GPT2Config, room: Room, n_merges: int) -> Layout:
     """Place every band, weight and table of the tokenizer. Raises SheetTooSmall, TemplateError."""
     stages_, products = stages(config, room.sheets), tuple[Product, ...]()
     if room.matmul == "sumproduct":
-        stages_, products = dot_products(stages_, config)
+        stages_, products = dot_products(stages_, config, writes_on=room.new_tokens > 1)
     sheets = tuple(_lay_out_sheet(stage, config, room) for stage in stages_)
     weights_ = tuple(_lay_out_weights(config))
     bands = {placed.band.name: placed for sheet in sheets for placed in (*sheet.bands, *sheet.elsewhere)}

@@ -19,6 +19,9 @@ from xlgpt.template import Band, Stage, size, weights
 
 CHOICES = ("auto", "mmult", "sumproduct")
 SLICE = 512  # rows of a matrix that LibreOffice multiplies at a time: more no longer fit the cache
+# LibreOffice 7.4 calculates no formula with MATCH in threads. In threads, rows that wait for a token of the row above
+# would be a circle to it (Err:522).
+UNTHREADED = "{number}*MATCH({number},{number},0)"
 
 OF_A_ROW = re.compile(r"MMULT\(\{([^{}\[\]]+)\},\{([^{}\[\]]+)\}\)")  # a band's row times a weight
 OF_A_MATRIX = re.compile(r"MMULT\(\{[^{}\[\]]+\},TRANSPOSE\(")  # a whole weight times a row: a column of dot products
@@ -34,16 +37,20 @@ class Product:
     weight: str
 
 
-def dot_products(stages: list[Stage], config: GPT2Config) -> tuple[list[Stage], tuple[Product, ...]]:
-    """The stages with dot products in place of matrix products, and what their helper bands hold."""
+def dot_products(stages: list[Stage], config: GPT2Config, writes_on: bool) -> tuple[list[Stage], tuple[Product, ...]]:
+    """The stages with dot products in place of matrix products, and what their helper bands hold.
+
+    writes_on: whether a row may have to wait for the token that the row above it chooses.
+    """
     bands = {band.name: band for stage in stages for band in stage.bands}
     widths = {weight.name: size(weight.shape[-1], config) for weight in weights(config)}
     for stage in stages:
         widths |= {part.name: size(part.columns[1], config) - size(part.columns[0], config) for part in stage.slices}
+    number = UNTHREADED if writes_on else "{number}"
     changed, found = [], []
     for stage in stages:
         products = list(_products(stage, bands, widths))
-        helpers = list(_helpers(products, bands, widths, config)) if products else []
+        helpers = list(_helpers(products, bands, widths, config, number)) if products else []
         kept = tuple(_rewritten(band, products) for band in stage.bands)
         changed.append(replace(stage, bands=(*kept, *helpers)))
         found += products
@@ -72,9 +79,12 @@ def _rewritten(band: Band, products: list[Product]) -> Band:
 
 
 def _helpers(
-    products: list[Product], bands: dict[str, Band], widths: dict[str, int], config: GPT2Config
+    products: list[Product], bands: dict[str, Band], widths: dict[str, int], config: GPT2Config, number: str
 ) -> Iterator[Band]:
-    """Two bands for each product, side by side; products of the same rows share their columns."""
+    """Two bands for each product, side by side; products of the same rows share their columns.
+
+    number: a formula for the number of a dot product.
+    """
     table, seen = "Dot products: a column for each token", set()
     for product in products:
         if product.column not in seen:
@@ -92,7 +102,7 @@ def _helpers(
                 apart=True,
             )
             table = ""
-        dot = f"SUMPRODUCT({{{product.column}[:, token]}},INDEX({{{product.weight}}},0,{{number}}))"
+        dot = f"SUMPRODUCT({{{product.column}[:, token]}},INDEX({{{product.weight}}},0,{number}))"
         yield Band(
             name=product.name,
             title=f"{bands[product.name.removesuffix('.product')].title}: products",

@@ -154,17 +154,10 @@ def _room(
 def _matmul(wanted: str, model: Model, new_tokens: int | None) -> Matmul:
     """How matrix products become cells. By itself: dot products in a large model that need not write on.
 
-    LibreOffice calculates columns of dot products on all cores at once, and takes tokens that wait for each other for
-    a circle (Err:522): with them a workbook can write one token only.
+    With dot products LibreOffice needs more memory, and calculates on all cores only where no row waits for a token.
     """
     match wanted:
-        case "mmult":
-            return wanted
-        case "sumproduct":
-            if new_tokens not in (None, 1):
-                raise UsageError(
-                    f"--generate {new_tokens} needs --matmul mmult: with dot products LibreOffice can write one token."
-                )
+        case "mmult" | "sumproduct":
             return wanted
         case "auto":
             return "sumproduct" if model.parameters > MANUAL_FROM and new_tokens == 1 else "mmult"
