@@ -1,6 +1,6 @@
 """How long LibreOffice takes over a workbook: load, a full calculation, and one after an edit of the last token.
 
-    python bench/libreoffice_speed.py [--model random:gpt2] [--context 16] [--matmul auto]
+    python bench/libreoffice_speed.py [--model random:gpt2] [--context 16] [--matmul auto] [--generate N] [--sheets all]
 
 Every row of the context is in use. Prints a Markdown table.
 """
@@ -31,6 +31,8 @@ def main() -> None:
     parser.add_argument("--model", default="random:gpt2")
     parser.add_argument("--context", type=int, default=16)
     parser.add_argument("--matmul", default="auto", choices=CHOICES)
+    parser.add_argument("--generate", type=int)
+    parser.add_argument("--sheets", default="all")
     args = parser.parse_args()
     rows: list[tuple[str, float]] = []
 
@@ -42,7 +44,9 @@ def main() -> None:
         path = Path(folder) / "book.xlsx"
         start = time.perf_counter()
         prompt = full_prompt(args.model, args.context)
-        built = xlgpt.build(path, model=args.model, context=args.context, prompt=prompt, matmul=args.matmul)
+        built = xlgpt.build(
+            path, args.model, prompt, args.context, matmul=args.matmul, generate=args.generate, sheets=args.sheets
+        )
         start = timed("build", start)
         book = Book(path)
         reads = book.named("next_token")
@@ -61,7 +65,9 @@ def main() -> None:
         finally:
             engine.close()
     cells = f"{built.cells:,} cells, {built.formulas:,} formulas, {built.size / 1e6:.0f} MB"
-    print(f"{args.model}, {args.matmul}: {cells}, {built.peak_memory / 1e6:.0f} MB of memory to build\n")
+    print(
+        f"{args.model}, {args.matmul}, room for {book.new_tokens} tokens to write: {cells}, {built.peak_memory / 1e6:.0f} MB of memory to build\n"
+    )
     print("| step | seconds |\n| --- | ---: |")
     for what, seconds in rows:
         print(f"| {what} | {seconds:.1f} |")

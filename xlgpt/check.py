@@ -50,10 +50,10 @@ def check(
     began = time.monotonic()
     book = Book(path)
     last_rows = _last_rows(engine, chain, rows)
-    chosen = [Case(book.prompt_of(text), book.settings) for text in prompts] or _usual(book)
     results: list[PromptResult] = []
     calculating = start(engine, book, start_timeout)
-    try:
+    try:  # LibreOffice loads the workbook while the next lines read it
+        chosen = [Case(book.prompt_of(text), book.settings) for text in prompts] or _usual(book)
         plan = [sheet for name in _stages(book) if (sheet := plan_of(book, name)).formulas]
         weights = tuple(check_weights(book, rounded(load(model), book.precision) if model else None, progress))
         if not any(sheet.problems for sheet in weights if sheet.sheet in book.weights.sheets):
