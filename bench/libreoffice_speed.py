@@ -64,10 +64,9 @@ def main() -> None:
             start = timed("calculate after an edit of the last token", start)
         finally:
             engine.close()
+    about = f"{args.model}, {args.matmul}, {book.new_tokens} tokens to write"
     cells = f"{built.cells:,} cells, {built.formulas:,} formulas, {built.size / 1e6:.0f} MB"
-    print(
-        f"{args.model}, {args.matmul}, room for {book.new_tokens} tokens to write: {cells}, {built.peak_memory / 1e6:.0f} MB of memory to build\n"
-    )
+    print(f"{about}: {cells}, {built.peak_memory / 1e6:.0f} MB of memory to build\n")
     print("| step | seconds |\n| --- | ---: |")
     for what, seconds in rows:
         print(f"| {what} | {seconds:.1f} |")
