@@ -124,3 +124,13 @@ def test_three_components_are_enough(tour: Book, day: str, after: str) -> None:
     settings = tour.settings.changed(**{"circuit.heads": heads, "circuit.mlps": mlps, "max_new_tokens": 0})
     engine.calculate(tour.prompt_of(f"If today is {day}, tomorrow is"), settings)
     assert engine.read(tour.named("next_token"))[0, 0] == f" {after}"
+
+
+def test_so_many_cells_have_formulas(tmp_path: Path) -> None:
+    said = re.search(r"more than ([\d,]+) cells with formulas", TOUR)
+    assert said
+    xlgpt.build(tmp_path / "tour.xlsx", model="tiny")
+    book = Book(tmp_path / "tour.xlsx")
+    sheets = [book.cells(name) for name in book.sheets if name not in book.weights.sheets]
+    found = sum(formula.cells.height * formula.cells.width for sheet in sheets for formula in sheet.formulas)
+    assert 1 < found / int(said[1].replace(",", "")) < 1.1
