@@ -51,6 +51,10 @@ def measure(model: str, context: int) -> dict[str, float]:
             calculate(prompt, 0)
             found["the first token written"] = timed(lambda: calculate(prompt, 1))
             found["one more token written"] = timed(lambda: calculate(prompt, 2))
+            more = book.new_tokens - 2
+            if more:
+                last = timed(lambda: calculate(prompt, book.new_tokens))
+                found["each further token, by itself"] = (last - found["one more token written"]) / more
             calculate(prompt, 0)
             found["the last id typed over"] = timed(type_over)
         finally:
@@ -66,8 +70,11 @@ def main() -> None:
     args = parser.parse_args()
     found = {context: measure(args.model, context) for context in map(int, args.contexts.split(","))}
     print("| rows | " + " | ".join(map(str, found)) + " |\n| --- |" + " ---: |" * len(found))
-    for step in next(iter(found.values())):
-        cells = (f"{steps[step]:.2f} s ({steps[step] / steps['everything']:.0%})" for steps in found.values())
+    for step in found[max(found)]:
+        cells = (
+            f"{steps[step]:.2f} s ({steps[step] / steps['everything']:.0%})" if step in steps else ""
+            for steps in found.values()
+        )
         print(f"| {step} | " + " | ".join(cells) + " |")
 
 
