@@ -2,20 +2,25 @@
 
     python bench/inside_cost.py [--model random:gpt2] [--context 16] [--sheets all]
 
-Every row of the context is in use. Times are seconds of the processor that LibreOffice took (Linux), so that a busy
+Every row of the context is in use; a random vector and a random autoencoder of 64 features fill Steering and Features.
+Times are seconds of the processor that LibreOffice took (Linux), so that a busy
 machine matters little. Prints two Markdown tables.
 """
 
 import argparse
+import json
 import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 from libreoffice_speed import full_prompt
+from safetensors.numpy import save_file
 
 import xlgpt
 from xlgpt.book import Book
+from xlgpt.checkpoint import load
 from xlgpt.engines.libreoffice import LibreOffice
 
 Rows = dict[str, float]
@@ -74,6 +79,19 @@ def measure(path: Path) -> tuple[Rows, Rows]:
     return steps, on
 
 
+def directions(model: str, folder: Path) -> dict[str, Path]:
+    """A vector and a sparse autoencoder of the model's width, as files."""
+    config, random = load(model).config, np.random.default_rng(0)
+    width, features = config.n_embd, 64
+    shapes = {"W_enc": (width, features), "b_enc": (features,), "W_dec": (features, width), "b_dec": (width,)}
+    weights = {name: random.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+    save_file(weights, folder / "sae_weights.safetensors")
+    hook = f"blocks.{config.n_layer // 2}.hook_resid_pre"
+    (folder / "cfg.json").write_text(json.dumps({"d_in": width, "d_sae": features, "hook_name": hook}))
+    np.save(folder / "vector.npy", weights["b_dec"])
+    return {"steering": folder / "vector.npy", "sae": folder}
+
+
 def main() -> None:
     """Build without and with the sheets, measure both, print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -86,7 +104,9 @@ def main() -> None:
     for sheets in ("none", args.sheets):
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "book.xlsx"
-            print(xlgpt.build(path, args.model, prompt, args.context, sheets=sheets), file=sys.stderr, flush=True)
+            shown = directions(args.model, Path(folder)) if sheets == "all" else {}
+            built = xlgpt.build(path, args.model, prompt, args.context, sheets=sheets, **shown)
+            print(built, file=sys.stderr, flush=True)
             found.append(measure(path))
     (without, _), (with_, on) = found
     print(f"{args.model}, {args.context} tokens")
