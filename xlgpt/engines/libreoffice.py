@@ -25,7 +25,7 @@ from xlgpt.settings import Settings
 from xlgpt.worksheet import CellError, Values
 
 SERVER = Path(__file__).with_name("uno_server.py")
-SMALL_SHEET = 400_000  # cells
+SMALL_SHEET = 100_000  # cells
 CRASHED = "crashed"  # as uno_server.py says it
 PLACES = (
     "/Applications/LibreOffice.app/Contents/MacOS/soffice",
