@@ -12,8 +12,8 @@ import time
 from pathlib import Path
 
 import xlgpt
-from xlgpt.book import Book
 from xlgpt.engines.libreoffice import LibreOffice
+from xlgpt.workbook.book import Book
 
 TEXT, WORD = "If today is Tuesday, tomorrow is Wednesday. He", " is"
 

@@ -64,14 +64,15 @@ WRITERS: dict[str, Callable[[Path, str, int], int]] = {
 
 def measure(writer: str, model: str, context: int) -> dict[str, float]:
     """Run one writer in this process."""
-    from xlgpt.build import peak_memory
+    from xlgpt.memory import peak_memory
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "book.xlsx"
         start = time.perf_counter()
-        cells = WRITERS[writer](path, model, context)
+        with peak_memory() as peak:
+            cells = WRITERS[writer](path, model, context)
         seconds = time.perf_counter() - start
-        return {"cells": cells, "seconds": seconds, "bytes": path.stat().st_size, "memory": peak_memory()}
+        return {"cells": cells, "seconds": seconds, "bytes": path.stat().st_size, "memory": peak.bytes}
 
 
 def main() -> None:

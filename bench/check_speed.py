@@ -6,21 +6,22 @@ be left out with --no-openpyxl.
 """
 
 import argparse
-import resource
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import xlgpt
-from xlgpt.book import Book
 from xlgpt.errors import EngineNotFound
+from xlgpt.memory import peak_memory
+from xlgpt.workbook.book import Book
 
 
 def timed(title: str, work: Callable[[], object]) -> None:
     start = time.monotonic()
-    found = work()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
-    print(f"{title:32} {time.monotonic() - start:8.1f} s   {peak:8,.0f} MB at the peak so far   {found}", flush=True)
+    with peak_memory() as peak:
+        found = work()
+    seconds = time.monotonic() - start
+    print(f"{title:32} {seconds:8.1f} s   {peak.bytes / 1e6:8,.0f} MB at the peak   {found}", flush=True)
 
 
 def with_calamine(path: Path, sheet: str) -> str:

@@ -3,7 +3,7 @@
     python bench/inside_cost.py [--model random:gpt2] [--context 16] [--sheets all]
 
 Every row of the context is in use; a random vector and a random autoencoder of 64 features fill Steering and Features.
-Times are seconds of the processor that LibreOffice took (Linux), so that a busy
+Times are seconds of the processor that LibreOffice took, so that a busy
 machine matters little. Prints two Markdown tables.
 """
 
@@ -19,9 +19,9 @@ from libreoffice_speed import full_prompt
 from safetensors.numpy import save_file
 
 import xlgpt
-from xlgpt.book import Book
-from xlgpt.checkpoint import load
 from xlgpt.engines.libreoffice import LibreOffice
+from xlgpt.model.checkpoint import load
+from xlgpt.workbook.book import Book
 
 Rows = dict[str, float]
 
@@ -30,7 +30,7 @@ class Stopwatch:
     """Counts what the processor does for an engine's processes."""
 
     def __init__(self, engine: LibreOffice):
-        self._session = engine._process.pid if engine._process else 0
+        self._processes = engine._started
 
     def time(self, step: Callable[[], object]) -> float:
         """Seconds that a step takes."""
@@ -39,17 +39,8 @@ class Stopwatch:
         return self._spent() - before
 
     def _spent(self) -> float:
-        """Seconds in user mode so far, of all processes of the engine's session (proc(5))."""
-        stats = [_stat(folder) for folder in Path("/proc").glob("[0-9]*")]
-        return sum(float(fields[11]) for fields in stats if fields and fields[3] == str(self._session)) / 100
-
-
-def _stat(folder: Path) -> list[str]:
-    """A process's numbers from its state on; nothing where it has just ended."""
-    try:
-        return (folder / "stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return []
+        """Seconds in user mode so far, of all processes that the engine started."""
+        return sum(process.cpu_times().user for process in self._processes if process.is_running())
 
 
 def measure(path: Path) -> tuple[Rows, Rows]:
@@ -57,7 +48,7 @@ def measure(path: Path) -> tuple[Rows, Rows]:
     book = Book(path)
     prompt, settings = book.prompt, book.settings
     switches = [sheet.stage.switch for sheet in book.layout.sheets if sheet.stage.switch]
-    off = settings.changed(**{name: 0 for name in switches})
+    off = settings.changed({name: 0 for name in switches})
     last = book.named("token_ids").cell(len(prompt.ids) - 1, 0)
     engine = LibreOffice(book)
     steps: Rows = {"file, MB": path.stat().st_size / 1e6}
@@ -73,7 +64,7 @@ def measure(path: Path) -> tuple[Rows, Rows]:
         note(steps, "calculate everything, s", lambda: engine.calculate(prompt, off))
         note(steps, "calculate after an edit of the last token, s", lambda: engine.write(last, 1.0))
         for name in switches:
-            note(on, name, lambda n=name: engine.calculate(prompt, off.changed(**{n: 1})))
+            note(on, name, lambda n=name: engine.calculate(prompt, off.changed({n: 1})))
     finally:
         engine.close()
     return steps, on

@@ -11,10 +11,10 @@ import time
 from pathlib import Path
 
 import xlgpt
-from xlgpt.book import Book
-from xlgpt.checkpoint import load
+from xlgpt.compiler.matmul import CHOICES
 from xlgpt.engines.libreoffice import LibreOffice
-from xlgpt.matmul import CHOICES
+from xlgpt.model.checkpoint import load
+from xlgpt.workbook.book import Book
 
 PASSAGE = "If today is Tuesday, tomorrow is Wednesday. Mike is quick. He moves quickly. The cow says moo. " * 20
 

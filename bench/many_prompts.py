@@ -2,8 +2,8 @@
 
     python bench/many_prompts.py [--changes 300] [--model tiny] [--seed 0]
 
-LibreOffice 7.4 can crash when formulas that are alike read ranges of calculated cells (the key `apart` in
-templates/README.md); this is where it would. Exit code 1 where an answer is wrong.
+LibreOffice 7.4 can crash when formulas that are alike read ranges of calculated cells, so the compiler makes none
+(`later_apart` in xlgpt/compiler/compile.py); this is where it would. Exit code 1 where an answer is wrong.
 """
 
 import argparse
@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 
 import xlgpt
-from xlgpt.book import Book
 from xlgpt.engines.libreoffice import LibreOffice
-from xlgpt.values import expected
+from xlgpt.oracle.values import expected
+from xlgpt.workbook.book import Book
 
 CLOSE = 1e-5  # two logits nearer than this may change places: float32 weights against their decimals
 PARTS = ["If", " today", " is", " Tuesday", ",", " tomorrow", "Mike", " Jedi", ".", "'s", "'LL", " 1", "23", "\n", "\t"]
@@ -53,7 +53,7 @@ def main() -> int:
                 engine.calculate(prompt)
                 shown = engine.read(book.named("next_token_id"))[0, 0]
                 lengths.append(len(prompt.ids))
-                truth = expected(prompt.text, book.model, book.context, book.max_bytes)
+                truth = expected(prompt.text, book.model, book.layout, book.settings)
                 if not agrees(shown, truth):
                     wrong += 1
                     print(f"{prompt.text!r}: {shown}, but {truth.get('next_token_id', 'nothing')}")

@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 
 import xlgpt
-from xlgpt import reference
-from xlgpt.checkpoint import load
-from xlgpt.precision import rounded
+from xlgpt.model import reference
+from xlgpt.model.checkpoint import load
+from xlgpt.model.precision import rounded
 
 PASSAGE = "If today is Tuesday, tomorrow is Wednesday. Mike is quick. He moves quickly. The cow says moo. " * 20
 

@@ -14,8 +14,9 @@ from pathlib import Path
 from libreoffice_speed import full_prompt
 
 import xlgpt
-from xlgpt.book import Book
 from xlgpt.engines.libreoffice import LibreOffice
+from xlgpt.oracle.given import as_typed, typed_cells
+from xlgpt.workbook.book import Book
 
 
 def timed(work: Callable[[], object]) -> float:
@@ -26,7 +27,7 @@ def timed(work: Callable[[], object]) -> float:
 
 
 def measure(model: str, context: int) -> dict[str, float]:
-    """The steps for one context: a prompt, a word more, tokens written, the last id typed over."""
+    """The steps for one context: a prompt, a word more, tokens written, tokens typed, the last id typed over."""
     prompt = full_prompt(model, context * 3 // 4)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "book.xlsx"
@@ -36,12 +37,20 @@ def measure(model: str, context: int) -> dict[str, float]:
         reads, settings = book.named("completion"), book.settings
 
         def calculate(text: str, new_tokens: int) -> None:
-            engine.calculate(book.prompt_of(text), settings.changed(max_new_tokens=new_tokens))
+            engine.calculate(book.prompt_of(text), settings.changed({"max_new_tokens": new_tokens}))
             engine.read(reads)
             engine.read(book.named("next_token"))
 
+        last_row = len(book.prompt_of(prompt).ids) - 1
+
         def type_over() -> None:
-            engine.write(book.named("token_ids").cell(len(book.prompt_of(prompt).ids) - 1, 0), 5.0)
+            engine.write(book.named("token_ids").cell(last_row, 0), 5.0)
+            engine.read(book.named("next_token"))
+
+        def type_token(row: int) -> None:
+            cells = typed_cells({row: as_typed(1000, False, book.tokenizer) or ""}, book.context)
+            settings_typed = settings.changed({"typed_tokens": cells, "max_new_tokens": 0})
+            engine.calculate(book.prompt_of(prompt), settings_typed)
             engine.read(book.named("next_token"))
 
         try:
@@ -55,6 +64,12 @@ def measure(model: str, context: int) -> dict[str, float]:
             if more:
                 last = timed(lambda: calculate(prompt, book.new_tokens))
                 found["each further token, by itself"] = (last - found["one more token written"]) / more
+            calculate(prompt, 0)
+            found["a token typed in the last row"] = timed(lambda: type_token(last_row))
+            calculate(prompt, 0)
+            found["a token typed behind the last"] = timed(lambda: type_token(last_row + 1))
+            calculate(prompt, 0)
+            found["a token typed in the middle"] = timed(lambda: type_token(last_row // 2))
             calculate(prompt, 0)
             found["the last id typed over"] = timed(type_over)
         finally:

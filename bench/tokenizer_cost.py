@@ -16,10 +16,9 @@ import numpy as np
 from safetensors.numpy import save_file
 
 import xlgpt
-from xlgpt.book import Book
-from xlgpt.config import parse_config
 from xlgpt.engines.libreoffice import LibreOffice
-from xlgpt.template import weight_shapes
+from xlgpt.model.config import parse_config, weight_shapes
+from xlgpt.workbook.book import Book
 
 SHORT = "The capital of France is"
 LONG = (
@@ -79,7 +78,7 @@ def appended(path: Path) -> tuple[int, float, float]:
 
 
 def main() -> None:
-    vocabulary = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(xlgpt.__file__).parent / "tiny"
+    vocabulary = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(xlgpt.__file__).parent / "model" / "tiny"
     with tempfile.TemporaryDirectory() as folder:
         model = checkpoint(Path(folder) / "model", vocabulary)
         for name, max_bytes in (("without", 1), ("with 256 bytes", 256)):

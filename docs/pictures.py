@@ -11,10 +11,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import xlgpt
-from xlgpt.checkpoint import load
+from xlgpt.compiler.layout import Layout, lay_out
+from xlgpt.compiler.template import Room, optional_sheets
 from xlgpt.engines.libreoffice import SERVER, find_python, find_soffice
-from xlgpt.layout import Layout, lay_out
-from xlgpt.template import Room, optional_sheets
+from xlgpt.model.checkpoint import load
 
 DOCS = Path(__file__).parent
 PROMPT = "If today is Tuesday, tomorrow is"
@@ -78,26 +78,27 @@ for picture in json.loads(pictures):
 
 
 def pictures(layout: Layout) -> list[Picture]:
-    """All of them; the cells that a picture shows follow a band where it is."""
+    """All of them; what a window of 1,440 x 900 shows."""
     pattern = layout.names["blocks.0.attn.pattern"]
     return [
         Picture("home.png", "Home", "A1:O58"),
-        Picture("block.png", "Block 0", f"A{pattern.row - 4}:AA{pattern.row + 24}"),
+        Picture("block.png", "Block 0", f"A{pattern.row - 3}:S{pattern.row + 20}"),
         Picture("weights.png", "h.0", "A1:N30"),
-        Picture("anatomy.png", "Anatomy", "A1:M62"),
-        Picture("attention.png", "Attention", "A1:N48"),
-        Picture("lens.png", "Logit lens", "A1:O41"),
-        Picture("circuit.png", "Circuit", "A1:Q42"),
-        Picture("facts.png", "Facts", "A1:P58", "Michael Jordan plays the sport of", (("facts.token", 2),)),
-        Picture("steering.png", "Steering", "A1:O44", "Mike pulls out his", (("steering.on", 1),)),
-        Picture("features.png", "Features", "A1:Q32", "Mike is a Jedi. He pulls out his"),
+        Picture("anatomy.png", "Anatomy", "A1:P38"),
+        Picture("attention.png", "Attention", "A1:L34"),
+        Picture("lens.png", "Logit lens", "A1:O34"),
+        Picture("circuit.png", "Circuit", "A1:N32"),
+        Picture("facts.png", "Facts", "A1:N24", "Michael Jordan plays the sport of", (("facts.token", 2),)),
+        Picture("steering.png", "Steering", "A1:N31", "Mike pulls out his", (("steering.on", 1),)),
+        Picture("proof.png", "Proof", "A1:J36"),
+        Picture("features.png", "Features", "A1:P30", "Mike is a Jedi. He pulls out his"),
     ]
 
 
 def main(wanted: list[str]) -> None:
     """Build the bundled model's workbook, once for every prompt, and render those sheets, or some of them."""
     model = load("tiny")
-    room = Room(12, 128, 2, tuple(optional_sheets()), vectors=1, features=1)
+    room = Room(12, 128, 2, tuple(optional_sheets()), vectors=1, features=1, proven=7)
     layout = lay_out(model.config, room, len(model.tokenizer.merges))
     chosen = [picture for picture in pictures(layout) if not wanted or picture.file in wanted]
     for prompt in dict.fromkeys(picture.prompt for picture in chosen):

@@ -9,11 +9,11 @@ import xlgpt
 def main() -> None:
     xlgpt.build("attention.xlsx", model="tiny", prompt="If today is Tuesday, tomorrow is", sheets="attention")
     shown = xlgpt.read(
-        "attention.xlsx", "attention.looks_at", "attention.most", "attention.same_head", engine="formulas"
+        "attention.xlsx", "attention.attends_to", "attention.most", "attention.same_head", engine="formulas"
     )
-    looks_at, most, same = shown.values()
+    attends_to, most, same = shown.values()
     print("Where each head looks most from the last token:")
-    for block, (tokens, shares) in enumerate(zip(looks_at, most, strict=True)):
+    for block, (tokens, shares) in enumerate(zip(attends_to, most, strict=True)):
         heads = (f"{token} {share:.0%}" for token, share in zip(tokens, shares, strict=True))
         print(f"block {block}:  " + "  ".join(f"{head:14}" for head in heads))
     print(f"The head that looks most at the same token: {same[0, 0]}.")

@@ -6,15 +6,17 @@ python examples/circuit.py
 from pathlib import Path
 
 import xlgpt
-from xlgpt.circuit import circuit
-from xlgpt.fill import fill
+from xlgpt.interp.circuit import find_circuit, read_cases
+from xlgpt.workbook.book import Book
+from xlgpt.workbook.fill import fill
 
 PROMPTS = Path(__file__).parent / "weekdays.txt"
 
 
 def main() -> None:
     xlgpt.build("tiny.xlsx", model="tiny", context=8, max_bytes=40, generate=1, sheets="circuit")
-    found = circuit("tiny.xlsx", PROMPTS)
+    model = Book("tiny.xlsx").model
+    found = find_circuit(model, read_cases(PROMPTS, None, model))
     print(found)
     print("On are", ", ".join(map(str, found.components)) + ".")
     print(fill("tiny.xlsx", "weekdays.xlsx", found.cells()))

@@ -16,7 +16,7 @@ def main() -> None:
         print(f"feature {number:3.0f}  {activation:5.2f}  promotes {' '.join(tokens)}")
     cells = {"steering.on": 1, "steering.vector": "feature 2"}
     prompt = "Mike pulls out his"
-    token = xlgpt.read("features.xlsx", "next_token", prompt=prompt, cells=cells, engine="formulas")["next_token"]
+    token = xlgpt.read("features.xlsx", "next_token", prompt=prompt, settings=cells, engine="formulas")["next_token"]
     print(f"With feature 2 turned up: {prompt}{token[0, 0]}")
 
 

@@ -6,15 +6,15 @@ Builds a workbook with the sheet Logit lens, lets its own formulas calculate, an
 """
 
 import xlgpt
-from xlgpt.book import Book
 from xlgpt.engines import FormulasLibrary
+from xlgpt.workbook.book import Book
 
 
 def main() -> None:
     built = xlgpt.build("lens.xlsx", model="tiny", prompt="If today is Tuesday, tomorrow is", sheets="lens")
     book = Book(built.path)
     engine = FormulasLibrary(book)
-    engine.calculate(book.prompt, book.settings.changed(lens__target=" Wednesday"))
+    engine.calculate(book.prompt, book.settings.changed({"lens.target": " Wednesday"}))
     best, ranks, shares = (
         engine.read(book.named(f"lens.{band}"))[0] for band in ("best_token", "target_rank", "target_probability")
     )

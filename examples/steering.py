@@ -11,7 +11,7 @@ def main() -> None:
     for coefficient in (0, 1, 3):
         cells = {"steering.on": 1, "steering.vector": "Jedi", "steering.coefficient": coefficient}
         names = ("steering.token", "steering.probability")
-        token, probability = xlgpt.read("steering.xlsx", *names, cells=cells, engine="formulas").values()
+        token, probability = xlgpt.read("steering.xlsx", *names, settings=cells, engine="formulas").values()
         print(f"{coefficient} times Jedi: Mike pulls out his{token[0, 0]} ({probability[0, 0]:.0%})")
 
 

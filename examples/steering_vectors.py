@@ -13,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
-from xlgpt.checkpoint import Model, in_memory, load
-from xlgpt.edits import Edits
-from xlgpt.reference import forward
-from xlgpt.steering import BUNDLED, Vector, last_streams, write_vectors
+from xlgpt.interp.steering import Vector, last_streams, write_vectors
+from xlgpt.model.checkpoint import TINY, Model, in_memory, load
+from xlgpt.model.edits import Edits
+from xlgpt.model.reference import forward
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from tiny_corpus import PEOPLE, THEME_SENTENCES, THEMES, Theme
@@ -54,7 +54,7 @@ def pulls_out(model: Model, name: str, possessive: str, vector: Vector) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Make the bundled model's steering vectors.")
-    parser.add_argument("--out", type=Path, default=BUNDLED, help="file to write (default: the bundled one)")
+    parser.add_argument("--out", type=Path, default=TINY / "steering.safetensors", help="file to write")
     out = parser.parse_args().out
     model = in_memory(load("tiny"))
     made = vectors(model)

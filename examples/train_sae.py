@@ -16,11 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
-from xlgpt.checkpoint import Model, in_memory, load
-from xlgpt.edits import Edits
-from xlgpt.reference import by_length, forward
-from xlgpt.sae import BUNDLED, Autoencoder, read_autoencoder
-from xlgpt.steering import last_streams
+from xlgpt.interp.sae import Autoencoder, read_autoencoder
+from xlgpt.interp.steering import last_streams
+from xlgpt.model.checkpoint import TINY, Model, in_memory, load
+from xlgpt.model.edits import Edits
+from xlgpt.model.reference import by_length, forward
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from steering_vectors import prompts
@@ -165,7 +165,7 @@ def most_at(sae: Autoencoder, model: Model, x: Array, ids: list[int]) -> list[st
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Train the bundled model's sparse autoencoder.")
-    parser.add_argument("--out", type=Path, default=BUNDLED, help="directory for the files (default: the bundled one)")
+    parser.add_argument("--out", type=Path, default=TINY / "sae", help="directory for the files")
     parser.add_argument("--steps", type=int, default=STEPS, help=f"optimizer steps (default: {STEPS})")
     parser.add_argument("--features", action="store_true", help="say where each feature is active")
     arguments = parser.parse_args()

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
     from transformers import GPT2LMHeadModel
 
-OUT = Path(__file__).resolve().parent.parent / "xlgpt" / "tiny"
+OUT = Path(__file__).resolve().parent.parent / "xlgpt" / "model" / "tiny"
 VOCABULARY = 1280
 POSITIONS = 64
 LAYERS, HEADS, WIDTH = 4, 4, 96
@@ -240,7 +240,7 @@ def evaluate(model: GPT2LMHeadModel, tokenizer: Tokenizer) -> str:
 def main() -> None:
     """Train the model and write it."""
     parser = argparse.ArgumentParser(description="Train the bundled model tiny.")
-    parser.add_argument("--out", type=Path, default=OUT, help="directory for the files (default: xlgpt/tiny)")
+    parser.add_argument("--out", type=Path, default=OUT, help="directory for the files (default: xlgpt/model/tiny)")
     parser.add_argument("--steps", type=int, default=STEPS, help=f"optimizer steps (default: {STEPS})")
     arguments = parser.parse_args()
 

@@ -7,19 +7,22 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 from conftest import CONFIG, Edit, Tensors, run_xlgpt
 
 from xlgpt import build, cli
-from xlgpt.checkpoint import load
 from xlgpt.errors import OutputError, XlgptError
-from xlgpt.plan import make_plan
+from xlgpt.model.checkpoint import load
+from xlgpt.workbook.options import Options
+from xlgpt.workbook.plan import make_plan
 
 Make = Callable[..., Path]
 Run = Callable[..., str]
@@ -75,7 +78,10 @@ def one_sentence(stderr: str) -> str:
         ("", "no folder ''"),
         ("m" * 300, "mmm"),
         ("a--b..c", "could not be downloaded: Cannot have -- or .. in repo_id: 'a--b..c'. Offline, `--model tiny`"),
-        ("nobody/nothing", "not in the cache and the Hub cannot be reached. Offline, `--model tiny`"),
+        (
+            "nobody/nothing",
+            "not in the cache and the Hub cannot be reached: HF_HUB_OFFLINE is set. Offline, `--model tiny`",
+        ),
         (".", "holds no config.json"),
     ],
 )
@@ -235,7 +241,9 @@ def test_more_than_a_sheet_holds(fails: Run, dimensions: str, words: str) -> Non
 
 
 def test_the_widest_that_a_sheet_holds(make_checkpoint: Make) -> None:
-    widest = make_plan(load(str(make_checkpoint(n_inner=16_381))), "hello", 1, 16)
+    widest = make_plan(
+        load(str(make_checkpoint(n_inner=16_381))), Options(prompt="hello", context=1, max_bytes=16, sheets="none")
+    )
     assert widest.layout.names["blocks.0.mlp.pre"].absolute.partition(":")[2].startswith("$XFD$")
 
 
@@ -248,7 +256,7 @@ def test_the_widest_that_a_sheet_holds(make_checkpoint: Make) -> None:
         ("nowhere/out.xlsx", "There is no folder"),
         ("out.xlsx/out.xlsx", "There is no folder"),
         (".", "is a folder"),
-        ("out.xls", "does not end in .xlsx"),
+        ("out.xls", "neither .xlsx nor .xlsb"),
         (f"{'n' * 251}.xlsx", "File name too long"),
         (f"{'n' * 245}.xlsx", "File name too long"),
     ],
@@ -289,6 +297,7 @@ def test_a_folder_without_the_right_to_write(fails: Run, desk: Path, make_checkp
         desk.chmod(0o700)
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("model", ["small", "random:n_layer=2,n_embd=512"], ids=["here", "workers"])
 def test_a_disk_that_fills_up(mounted: Callable[[str], Path], fails: Run, make_checkpoint: Make, model: str) -> None:
     folder = mounted("size=32k")
@@ -298,6 +307,7 @@ def test_a_disk_that_fills_up(mounted: Callable[[str], Path], fails: Run, make_c
     assert contents(folder) == {"out.xlsx": OLD}
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO, errno.EACCES])
 def test_a_move_that_fails(monkeypatch: pytest.MonkeyPatch, fails: Run, make_checkpoint: Make, code: int) -> None:
     def replace(*_: object) -> None:
@@ -311,20 +321,22 @@ def test_a_move_that_fails(monkeypatch: pytest.MonkeyPatch, fails: Run, make_che
 # --- a build that is stopped
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("size", "send"),  # a terminal sends it to the whole group
     [
-        pytest.param("n_layer=4,n_embd=256", os.kill, id="one process"),
-        pytest.param("n_layer=2,n_embd=768", os.kill, id="workers"),
-        pytest.param("n_layer=2,n_embd=768", os.killpg, id="workers, from a terminal"),
+        pytest.param("n_layer=4,n_embd=256", "kill", id="one process"),
+        pytest.param("n_layer=2,n_embd=768", "kill", id="workers"),
+        pytest.param("n_layer=2,n_embd=768", "killpg", id="workers, from a terminal"),
     ],
 )
-def test_control_c_in_the_middle(desk: Path, size: str, send: Callable[[int, int], None]) -> None:
+@pytest.mark.skipif(os.name == "nt", reason="Windows sends Ctrl-C only to a whole console, and so to the tests too")
+def test_control_c_in_the_middle(desk: Path, size: str, send: str) -> None:
     command = [sys.executable, "-m", "xlgpt", "build", str(desk / "out.xlsx"), "--model", f"random:{size}"]
     command += ["--context", "8"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as building:
         until(lambda: largest(desk) > 20_000, building)
-        send(building.pid, signal.SIGINT)
+        getattr(os, send)(building.pid, signal.SIGINT)
         _, stderr = building.communicate(timeout=30)
     assert building.returncode == 130
     assert one_sentence(stderr.lstrip("\n")) == "stopped; nothing was written."
@@ -332,13 +344,44 @@ def test_control_c_in_the_middle(desk: Path, size: str, send: Callable[[int, int
     assert not processes_about(desk)
 
 
-def processes_about(folder: Path) -> list[bytes]:
-    """The command lines, where the system shows them, that name a folder."""
+@pytest.mark.slow
+def test_a_worker_that_is_killed(desk: Path) -> None:
+    """As the system does where memory runs out."""
+    command = [sys.executable, "-m", "xlgpt", "build", str(desk / "out.xlsx"), "--model", "random:n_layer=2,n_embd=768"]
+    with subprocess.Popen([*command, "--context", "8"], stderr=subprocess.PIPE, text=True) as building:
+        until(lambda: largest(desk) > 20_000, building)
+        started = psutil.Process(building.pid).children(recursive=True)
+        next(process for process in started if "joblib.externals.loky.backend.popen" in str(process.cmdline())).kill()
+        _, stderr = building.communicate(timeout=120)
+    assert building.returncode == 1
+    assert one_sentence(stderr) == "A process that packed weights was ended; give it more memory, or fewer --jobs."
+    assert contents(desk) == {"out.xlsx": OLD}
+    left = psutil.wait_procs(started, timeout=2)[1]
+    assert not [process for process in left if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
+
+
+@pytest.mark.slow
+def test_any_number_of_jobs_makes_the_same_file(tmp_path: Path) -> None:
+    made = []
+    for jobs in (1, 2, 3):
+        build(tmp_path / "book.xlsx", "random:n_layer=2,n_embd=512", context=4, sheets="none", jobs=jobs)
+        with zipfile.ZipFile(tmp_path / "book.xlsx") as book:
+            parts = [entry for entry in book.infolist() if entry.filename != "docProps/core.xml"]  # when it was made
+            made.append([(entry.filename, entry.CRC, entry.compress_size) for entry in parts])
+    assert made[0] == made[1] == made[2]
+
+
+def test_no_jobs(fails: Run) -> None:
+    assert fails("--model", "tiny", "--jobs", "0", code=2).startswith("--jobs 0: give 1 or more processes")
+
+
+def processes_about(folder: Path) -> list[str]:
+    """The command lines that name a folder."""
     found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        with suppress(OSError):  # it has ended
-            found.append(path.read_bytes())
-    return [command for command in found if bytes(folder) in command]
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):  # it has ended
+            found.append(" ".join(process.cmdline()))
+    return [command for command in found if str(folder) in command]
 
 
 def largest(folder: Path) -> int:

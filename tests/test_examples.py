@@ -9,6 +9,7 @@ import pytest
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("example", "says"),
     [
@@ -29,6 +30,7 @@ def test_examples_say_what_they_find(tmp_path: Path, example: str, says: str) ->
     assert says in done.stdout
 
 
+@pytest.mark.slow
 def test_lens(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, EXAMPLES / "lens.py"], cwd=tmp_path, capture_output=True, text=True, check=False
@@ -45,7 +47,7 @@ def test_train_tiny_makes_the_same_corpus_and_vocabulary() -> None:
     sys.path.insert(0, str(EXAMPLES))
     from tiny_corpus import answers, check_held_out, corpus
 
-    from xlgpt.checkpoint import load
+    from xlgpt.model.checkpoint import load
 
     documents = corpus(2000)
     check_held_out(documents)

@@ -33,6 +33,7 @@ def test_there_are_commands() -> None:
     assert any("--model tiny" in command for command in commands())
 
 
+@pytest.mark.slow
 @pytest.mark.libreoffice
 def test_commands(tmp_path: Path) -> None:
     """In the order of the README, in one empty folder."""
@@ -43,6 +44,7 @@ def test_commands(tmp_path: Path) -> None:
         assert done.returncode == 0, (command, done.stderr)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("code", blocks("python"))
 def test_code(code: str, tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
@@ -67,14 +69,18 @@ def test_every_command_has_help(name: str) -> None:
     assert all(option.help for option in cli.commands[name].params if isinstance(option, click.Option)), name
 
 
+@pytest.mark.slow
 def test_the_table_is_what_check_prints(tmp_path: Path) -> None:
-    """Sheets, bands and formulas; the seconds differ from run to run."""
+    """Sheets, bands, formulas and what follows; the seconds differ from run to run."""
     xlgpt.build(tmp_path / "tiny.xlsx", model="tiny")
     report = xlgpt.check(tmp_path / "tiny.xlsx")
     shown = re.findall(r"^(\S.*?) {2,}(\d+) +([\d,]+) ", blocks("text")[0], re.MULTILINE)
     sheets = [sheet for prompt in report.prompts for sheet in prompt.sheets]
+    read = {sheet.sheet: sheet.formulas for sheet in report.reading}
     for name, bands, formulas in shown:
         found = [sheet for sheet in sheets if sheet.sheet == name]
-        assert {len([band for band in sheet.bands if band.name]) for sheet in found} == {int(bands)}, name
-        assert sum(sheet.formulas for sheet in found) == int(formulas.replace(",", "")), name
+        assert {len([band for band in sheet.bands if band.name]) for sheet in found} <= {int(bands)}, name
+        assert read[name] == int(formulas.replace(",", "")), name
     assert len(shown) >= 9
+    said = blocks("text")[0]
+    assert all(sentence in said for sentence in report.sentences() if sentence.startswith(("Not checked", "'")))

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 import xlgpt
-from xlgpt.book import Book
-from xlgpt.checkpoint import load
+from xlgpt.compiler.settings import Settings
 from xlgpt.engines import FormulasLibrary
-from xlgpt.settings import Settings
+from xlgpt.model import reference
+from xlgpt.model.checkpoint import load
+from xlgpt.workbook.book import Book
 
 TOUR = (Path(__file__).parents[1] / "docs" / "tour.md").read_text(encoding="utf-8")
 LINE = re.compile(
@@ -67,12 +68,13 @@ def agrees(value: object, shown: str) -> bool:
     return bool(abs(float(str(value)) * by - float(number[1])) <= 0.5 * 10 ** -len(number[2] or "") + 1e-9)
 
 
+@pytest.mark.quick(3)
 @pytest.mark.parametrize(("prompt", "settings", "said"), list(claims()), ids=lambda value: str(value)[:40])
 def test_the_cells_show_what_the_tour_says(
     tour: Book, prompt: str, settings: tuple[tuple[str, str], ...], said: list[re.Match[str]]
 ) -> None:
     engine = FormulasLibrary(tour)
-    chosen: Settings = tour.settings.changed(**{name: float(to) if to.isdecimal() else to for name, to in settings})
+    chosen: Settings = tour.settings.changed({name: float(to) if to.isdecimal() else to for name, to in settings})
     engine.calculate(tour.prompt_of(prompt), chosen)
     for claim in said:
         value = engine.read(tour.named(claim["name"]))[cell(tour, claim["name"], claim["where"])]
@@ -91,7 +93,7 @@ def test_a_neuron_for_tuesday() -> None:
     fires = {}
     for day in days:
         ids = model.tokenizer.encode(f"If today is {day}, tomorrow is")
-        fires[day] = xlgpt.reference.forward(ids, model.weights, model.config)["blocks.1.mlp.post"][-1, 205]
+        fires[day] = reference.forward(ids, model.weights, model.config)["blocks.1.mlp.post"][-1, 205]
     assert fires.pop("Tuesday") > 2
     assert max(fires.values()) < 0.01
     written = model.weights.tensor("h.1.mlp.c_proj.weight")[205] * model.weights.tensor("ln_f.weight")
@@ -101,10 +103,10 @@ def test_a_neuron_for_tuesday() -> None:
 
 def test_what_the_prose_says() -> None:
     """Every day of the week but the answer is among the nine after it; 7 points are 1,300 times; one word, two rows."""
-    from xlgpt.layout import lay_out
-    from xlgpt.settings import defaults
-    from xlgpt.template import Room
-    from xlgpt.values import expected
+    from xlgpt.compiler.layout import lay_out
+    from xlgpt.compiler.settings import defaults
+    from xlgpt.compiler.template import Room
+    from xlgpt.oracle.values import expected
 
     model = load("tiny")
     layout = lay_out(model.config, Room(12, 48, 4), len(model.tokenizer.merges))
@@ -116,16 +118,18 @@ def test_what_the_prose_says() -> None:
     assert not np.isclose(values["blocks.0.resid_pre"][2], values["blocks.0.resid_pre"][6]).all()
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize(("day", "after"), [("Friday", "Saturday"), ("Tuesday", "Wednesday"), ("Sunday", "Monday")])
 def test_three_components_are_enough(tour: Book, day: str, after: str) -> None:
     heads, mlps = np.zeros((4, 4)), np.zeros(tour.settings.cells["circuit.mlps"].shape)
     heads[0, 2] = heads[0, 3] = mlps.flat[0] = 1
     engine = FormulasLibrary(tour)
-    settings = tour.settings.changed(**{"circuit.heads": heads, "circuit.mlps": mlps, "max_new_tokens": 0})
+    settings = tour.settings.changed({"circuit.heads": heads, "circuit.mlps": mlps, "max_new_tokens": 0})
     engine.calculate(tour.prompt_of(f"If today is {day}, tomorrow is"), settings)
     assert engine.read(tour.named("next_token"))[0, 0] == f" {after}"
 
 
+@pytest.mark.slow
 def test_so_many_cells_have_formulas(tmp_path: Path) -> None:
     said = re.search(r"more than ([\d,]+) cells with formulas", TOUR)
     assert said

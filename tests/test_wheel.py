@@ -25,6 +25,7 @@ def pip(python: Path, *arguments: str) -> None:
     subprocess.run([python, "-m", "pip", "-q", *arguments], check=True, capture_output=True, text=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", [["-m", "xlgpt"], ["script"]])
 def test_builds_the_bundled_model_from_another_folder(environment: Path, tmp_path: Path, command: list[str]) -> None:
     start = [str(environment.parent / "xlgpt")] if command == ["script"] else [str(environment), *command]
@@ -37,10 +38,13 @@ def test_builds_the_bundled_model_from_another_folder(environment: Path, tmp_pat
     assert done.stderr == ""
 
 
+@pytest.mark.slow
 def test_the_templates_and_the_model_are_inside(environment: Path) -> None:
-    code = "import xlgpt.template as t, xlgpt.checkpoint as c, xlgpt.sae as s, xlgpt.steering as v\n"
-    code += "print(t.folder(), c.TINY, s.BUNDLED, v.BUNDLED.parent, sep='\\n')\n"
-    code += "tiny = c.load('tiny'); s.read_autoencoder(s.BUNDLED, tiny); v.read_vectors(v.BUNDLED, tiny.config)"
+    code = "import xlgpt.compiler.template as t, xlgpt.model.checkpoint as c\n"
+    code += "import xlgpt.interp.sae as s, xlgpt.interp.steering as v\n"
+    code += "tiny = c.load('tiny'); its = tiny.companions\n"
+    code += "print(t.folder(), c.TINY, its.sae, its.steering.parent, sep='\\n')\n"
+    code += "s.read_autoencoder(its.sae, tiny); v.read_vectors(its.steering, tiny.config)"
     done = subprocess.run([environment, "-c", code], capture_output=True, text=True, check=True, cwd="/")
     for line in done.stdout.splitlines():
         assert Path(line).is_dir()

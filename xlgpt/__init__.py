@@ -2,13 +2,14 @@
 
 from importlib.metadata import version
 
-from xlgpt.build import Built, build
-from xlgpt.check import check
+from xlgpt.engines.read import read
+from xlgpt.engines.run import Answer, run
 from xlgpt.errors import XlgptError
-from xlgpt.read import read
-from xlgpt.report import Report
-from xlgpt.run import Answer, run
-from xlgpt.tokenize import Steps, tokenize
+from xlgpt.model.tokenize import Steps, tokenize
+from xlgpt.verify.check import check
+from xlgpt.verify.report import Report
+from xlgpt.workbook.build import Built, build
+from xlgpt.workbook.options import Options
 
-__all__ = ["Answer", "Built", "Report", "Steps", "XlgptError", "build", "check", "read", "run", "tokenize"]
+__all__ = ["Answer", "Built", "Options", "Report", "Steps", "XlgptError", "build", "check", "read", "run", "tokenize"]
 __version__ = version("xlgpt")

@@ -1,11 +1,14 @@
 """The command line: the same verbs as the Python API."""
 
+import io
 import json
 import signal
 import sys
+import webbrowser
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
 
@@ -14,21 +17,22 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from xlgpt import __version__
-from xlgpt.book import Book
-from xlgpt.build import build
-from xlgpt.check import check
-from xlgpt.checkpoint import load
-from xlgpt.circuit import ABLATIONS, Ablation, circuit
-from xlgpt.circuit import tables as circuit_tables
+from xlgpt.compiler.matmul import CHOICES
 from xlgpt.engines import NAMES
+from xlgpt.engines.run import Answer, Session
 from xlgpt.errors import UsageError, XlgptError
-from xlgpt.fill import check_fillable, fill
-from xlgpt.matmul import CHOICES
-from xlgpt.run import Answer, Session
-from xlgpt.steering import steer, write_vectors
-from xlgpt.steering import table as vector_table
-from xlgpt.tokenize import tables, tokenize
-from xlgpt.workbook import Progress as Report
+from xlgpt.interp.circuit import ABLATIONS, Ablation, find_circuit, read_cases
+from xlgpt.interp.circuit import tables as circuit_tables
+from xlgpt.interp.steering import steer, write_vectors
+from xlgpt.interp.steering import table as vector_table
+from xlgpt.model.checkpoint import load
+from xlgpt.model.tokenize import tables, tokenize
+from xlgpt.progress import Progress as Report
+from xlgpt.verify.check import check
+from xlgpt.view import PageServer, export, site
+from xlgpt.workbook.book import Book
+from xlgpt.workbook.build import build
+from xlgpt.workbook.fill import check_fillable, fill
 
 
 @contextmanager
@@ -85,6 +89,7 @@ def cli() -> None:
 @click.option("--steering", type=click.Path(path_type=Path), help="A file of vectors: .npy, .npz or .safetensors.")
 @click.option("--sae", type=click.Path(path_type=Path), help="The folder of a sparse autoencoder that SAELens saved.")
 @click.option("--features", help="Which of its features: N,N,…  [default: the most active in the prompt]")
+@click.option("--jobs", type=int, help="How many processes pack a large model's weights.  [default: one on each core]")
 def build_command(out: Path, **options: Any) -> None:
     """Write the workbook OUT.xlsx from a GPT-2 checkpoint."""
     with progress_bars() as report:
@@ -104,25 +109,32 @@ def tokenize_command(text: str, model: str) -> None:
 @cli.command("check")
 @click.argument("book", type=click.Path(path_type=Path))
 @click.option("--engine", type=click.Choice(NAMES), default="formulas", show_default=True, help="What calculates.")
-@click.option("--chain", is_flag=True, help="Each sheet goes on from what the sheets before it calculated.")
 @click.option("--rows", help="A quick look: `last` token's rows, or the last so many.")
 @click.option("--prompt", "prompts", multiple=True, help="What to try; may be given several times.")
-@click.option("--model", help="Also hold every weight against this checkpoint, bit for bit.")
+@click.option("--model", help="Also hold weights, vocabulary, vectors and means against this checkpoint, bit for bit.")
+@click.option(
+    "--steering", type=click.Path(path_type=Path), help="With --model: the file of vectors that it was built with."
+)
+@click.option("--sae", type=click.Path(path_type=Path), help="With --model: the folder of the sparse autoencoder.")
+@click.option(
+    "--allow-changed", is_flag=True, help="List cells that are not as the templates make them; check the rest."
+)
+@click.option("--jobs", type=int, help="How many processes calculate, with the engine formulas.  [default: one a core]")
 @click.option("--json", "as_json", is_flag=True, help="Print all that was found as JSON.")
 @click.option("--junit", type=click.Path(path_type=Path, dir_okay=False), help="Write a JUnit file too.")
 @click.option("--start-timeout", type=float, default=60, show_default=True, help="Seconds LibreOffice has to start.")
-@click.option("-v", "--verbose", is_flag=True, help="A line for every band.")
+@click.option("-v", "--verbose", is_flag=True, help="A line for every named range, and for all that was not checked.")
 def check_command(book: Path, as_json: bool, junit: Path | None, verbose: bool, **options: Any) -> None:
-    """Calculate BOOK.xlsx from its formulas and hold every band against NumPy."""
+    """Read every formula of BOOK.xlsx, calculate it from end to end, and hold every cell against NumPy."""
     with progress_bars() as bars:
         report = check(book, progress=bars, **options)
     if junit:
         report.write_junit(junit)
     if as_json:
-        click.echo(json.dumps(report.as_dict(), ensure_ascii=False))
+        click.echo(as_line(report.as_dict()))
     else:
         Console().print(report.table(verbose))
-        click.echo("\n".join(report.sentences()))
+        click.echo("\n".join(report.sentences(verbose)))
     if not report.passed:
         sys.exit(1)
 
@@ -131,10 +143,10 @@ def check_command(book: Path, as_json: bool, junit: Path | None, verbose: bool, 
 @click.argument("book", type=click.Path(path_type=Path))
 @click.option("--prompt", help="The text to go on from.  [default: the prompt in the file]")
 @click.option("--tokens", type=int, help="How many tokens to write.  [default: what the file says]")
-@click.option("--temperature", type=float, help="0: the most likely token; more: dice.")
-@click.option("--top-k", type=int, help="Dice among so many of the most likely tokens; 0: no limit.")
-@click.option("--top-p", type=float, help="Dice among the most likely tokens that together have this share.")
-@click.option("--seed", type=int, help="Which dice.")
+@click.option("--temperature", type=float, help="0: the most likely token; more: sampling.")
+@click.option("--top-k", type=int, help="Sample among so many of the most likely tokens; 0: no limit.")
+@click.option("--top-p", type=float, help="Sample among the most likely tokens that together have this probability.")
+@click.option("--seed", type=int, help="The seed of the random numbers.")
 @click.option("--interactive", is_flag=True, help="Answer one line after the other; the workbook stays loaded.")
 @click.option("--engine", type=click.Choice(NAMES), default="libreoffice", show_default=True, help="What calculates.")
 @click.option("--json", "as_json", is_flag=True, help="Print each answer as a line of JSON.")
@@ -153,10 +165,10 @@ def run_command(
     sampling = {name: value for name, value in options.items() if value is not None}
     with Session(book, engine, start_timeout) as session:
         if prompt is not None or not interactive:
-            show_answer(session.answer(prompt, tokens, **sampling), as_json)
+            show_answer(session.answer(prompt, tokens, sampling), as_json)
         for line in typed_lines() if interactive else ():
             try:
-                show_answer(session.answer(line, tokens, **sampling), as_json)
+                show_answer(session.answer(line, tokens, sampling), as_json)
             except UsageError as e:
                 click.echo(f"xlgpt: {e}", err=True)
 
@@ -179,10 +191,11 @@ def circuit_command(
     if out:
         check_fillable(Book(book), out, "circuit.heads")
     with progress_bars() as report:
-        found = circuit(book, prompts, target, ablate, report)
+        model = Book(book).model
+        found = find_circuit(model, read_cases(prompts, target, model), ablate, report)
     written = str(fill(book, out, found.cells())) if out else ""
     if as_json:
-        click.echo(json.dumps(found.as_dict(), ensure_ascii=False))
+        click.echo(as_line(found.as_dict()))
         return
     for table in circuit_tables(found):
         Console().print(table)
@@ -213,6 +226,28 @@ def steer_command(
     click.echo(f"\n{out}: {len(made)} vectors of {found.config.n_embd} numbers, for block {block}")
 
 
+@cli.command("view")
+@click.argument("book", type=click.Path(path_type=Path))
+@click.option("--no-open", is_flag=True, help="Only say where the page is.")
+@click.option("--port", type=click.IntRange(0, 65535), default=0, help="Where to serve it.  [default: any free one]")
+@click.option("--export", "folder", type=click.Path(path_type=Path), help="Write the page into this folder instead.")
+def view_command(book: Path, no_open: bool, port: int, folder: Path | None) -> None:
+    """Show BOOK.xlsx on a web page that calculates it, to this machine only; Ctrl+C ends it."""
+    files = site(book)
+    if folder:
+        size = export(files, folder)
+        click.echo(
+            f"{folder}: {size / 1e6:.1f} MB to load; open {folder / 'index.html'}, or put the folder on any server."
+        )
+        return
+    with PageServer(files, port) as server:
+        click.echo(f"{book} is at {server.url} (Ctrl+C to end)")
+        if not no_open:
+            webbrowser.open(server.url)
+        with suppress(KeyboardInterrupt):
+            server.serve_forever()
+
+
 def texts_of(given: tuple[str, ...]) -> list[str]:
     """The texts of an option: as they stand, or the lines of the file that one names with @."""
     texts: list[str] = []
@@ -232,6 +267,8 @@ def texts_of(given: tuple[str, ...]) -> list[str]:
 
 def typed_lines() -> Iterator[str]:
     """The lines of standard input, asked for with a sign where a person types them."""
+    if isinstance(sys.stdin, TextIOWrapper):
+        sys.stdin.reconfigure(errors="surrogateescape")  # a byte that is no UTF-8 spoils its line only
     while True:
         if sys.stdin.isatty():
             click.echo("> ", nl=False)
@@ -244,15 +281,28 @@ def typed_lines() -> Iterator[str]:
 def show_answer(answer: Answer, as_json: bool) -> None:
     """Print the prompt and what comes next: what was written, or the next token, and the ten most likely."""
     if as_json:
-        click.echo(json.dumps(answer.as_dict(), ensure_ascii=False))
+        click.echo(as_line(answer.as_dict()))
         return
     click.echo(f"{answer.prompt}{click.style(answer.completion or answer.next_token, bold=True)}\n")
     Console().print(answer.table())
     click.echo(f"\n{len(answer.ids)} tokens, {answer.seconds:.1f} s")
 
 
+def as_line(value: dict[str, Any]) -> str:
+    """A line of JSON, in which letters beyond ASCII are escaped where standard output has not all of them."""
+    return json.dumps(value, ensure_ascii=sys.stdout.encoding.lower() != "utf-8")
+
+
+def printable() -> None:
+    """Show a letter that standard output or error has not as a question mark: Windows' old code pages lack ␣."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
 def main() -> None:
     """Run the command line; a failure is one sentence on standard error and an exit code."""
+    printable()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ended politely, it leaves nothing behind either
     try:
         cli.main(standalone_mode=False)

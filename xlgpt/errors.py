@@ -57,8 +57,12 @@ class OutputError(XlgptError):
     """The workbook cannot be written there."""
 
 
+class WorkerEnded(XlgptError):
+    """A process that the build started was killed, by the system or by someone."""
+
+
 class TemplateError(XlgptError):
-    """A template names something that is not there."""
+    """A template names something that is not there, or gives one cell to two things."""
 
 
 class NotAWorkbook(XlgptError):
@@ -77,9 +81,21 @@ class FormulaError(XlgptError):
     """A formula that an engine cannot evaluate: a function or a name that it does not know, or a circle."""
 
 
+class UnsupportedFormula(XlgptError):
+    """A formula with no known form in .xlsb: a function, name, sheet, operator or token that xlgpt does not write."""
+
+
 class EngineNotFound(XlgptError):
     """The program that is to calculate is not installed."""
 
 
 class EngineFailed(XlgptError):
     """The program that is to calculate did not start in time, ended on its own, or would not do what it was asked."""
+
+
+class TooManyCells(XlgptError):
+    """The workbook has more cells than a page in a browser can hold."""
+
+
+class PortTaken(UsageError):
+    """Another program listens on the port that the page was to have."""

@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -16,22 +15,25 @@ from typing import Any
 
 import numpy as np
 import orjson
+import psutil
 
-from xlgpt.book import Book, Prompt
-from xlgpt.engines.engine import inputs
+from xlgpt.compiler.settings import Settings
+from xlgpt.engines.engine import Engine, inputs
 from xlgpt.errors import EngineFailed, EngineNotFound
-from xlgpt.layout import Range
-from xlgpt.settings import Settings
-from xlgpt.worksheet import CellError, Values
+from xlgpt.workbook.book import Book, Prompt
+from xlgpt.xlsx.ranges import Range
+from xlgpt.xlsx.worksheet import CellError, Values
 
 SERVER = Path(__file__).with_name("uno_server.py")
 SMALL_SHEET = 100_000  # cells
 CRASHED = "crashed"  # as uno_server.py says it
-PLACES = (
+PLACES = (  # before those on the PATH, where Homebrew has a script from which LibreOffice's own Python is not found
     "/Applications/LibreOffice.app/Contents/MacOS/soffice",
-    r"C:\Program Files\LibreOffice\program\soffice.exe",
-    r"C:\Program Files (x86)\LibreOffice\program\soffice.exe",
+    str(Path.home() / "Applications/LibreOffice.app/Contents/MacOS/soffice"),
+    os.environ.get("PROGRAMFILES", r"C:\Program Files") + r"\LibreOffice\program\soffice.exe",
+    os.environ.get("PROGRAMFILES(X86)", r"C:\Program Files (x86)") + r"\LibreOffice\program\soffice.exe",
 )
+SYSTEM_PYTHON = Path("/usr/bin/python3")  # for which Debian has `uno`; on Windows and macOS LibreOffice brings its own
 NO_LIBREOFFICE = (
     "LibreOffice was not found. Debian, Ubuntu: `apt-get install libreoffice-calc python3-uno`; macOS: "
     "`brew install --cask libreoffice`; Windows: `winget install TheDocumentFoundation.LibreOffice`. "
@@ -59,7 +61,7 @@ SETTINGS = """<?xml version="1.0" encoding="UTF-8"?>
 @cache
 def find_soffice() -> str:
     """LibreOffice's program. Raises EngineNotFound."""
-    places = (os.environ.get("XLGPT_SOFFICE"), shutil.which("soffice"), shutil.which("libreoffice"), *PLACES)
+    places = (os.environ.get("XLGPT_SOFFICE"), *PLACES, shutil.which("soffice"), shutil.which("libreoffice"))
     for place in places:
         if place and Path(place).is_file():
             return str(place)
@@ -71,7 +73,7 @@ def find_python(soffice: str) -> str:
     """A Python that can import `uno`: LibreOffice's own, or the system's. Raises EngineNotFound."""
     program = Path(soffice).resolve().parent
     own = (program / "python", program / "python.exe", program.parent / "Resources" / "python")
-    for python in (*own, Path("/usr/bin/python3"), Path(sys.executable)):
+    for python in (*own, SYSTEM_PYTHON, Path(sys.executable)):
         if python.is_file():
             tried = subprocess.run([python, "-c", "import uno"], capture_output=True, env=_environment(), check=False)
             if tried.returncode == 0:
@@ -84,7 +86,7 @@ def _environment() -> dict[str, str]:
     return {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "VIRTUAL_ENV"))}
 
 
-class LibreOffice:
+class LibreOffice(Engine):
     """An engine. Raises EngineNotFound, EngineFailed.
 
     start_timeout: seconds that LibreOffice may take to start; loading and calculating may take as long as they do.
@@ -99,7 +101,8 @@ class LibreOffice:
         soffice = find_soffice()
         python = find_python(soffice)
         self._profile = Path(tempfile.mkdtemp(prefix="xlgpt-"))
-        self._process: subprocess.Popen[str] | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._started: list[psutil.Process] = []
         try:
             self._start(python, soffice, start_timeout)
             self._send("open", str(book.path.resolve()))
@@ -117,9 +120,9 @@ class LibreOffice:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             env=_environment(),
-            text=True,
-            encoding="utf-8",
-            start_new_session=True,  # so that Ctrl-C reaches us alone, and all that was started can be ended together
+            # So that Ctrl-C reaches us alone. Each system has its way, and passes over the other's.
+            start_new_session=True,
+            creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
         )
         started = self._answer()
         if "error" in started:
@@ -127,6 +130,7 @@ class LibreOffice:
                 f"LibreOffice did not start: {started['error']}. Give it more time with --start-timeout, or try "
                 f"`{soffice} --headless --version`."
             )
+        self._started = _family(self._process.pid)
 
     def calculate(self, prompt: Prompt, settings: Settings | None = None) -> None:
         """Set the cells that differ and calculate: everything at first, later only what depends on them."""
@@ -137,6 +141,10 @@ class LibreOffice:
             self._set[cells] = values
         self._ask("calculate", self._fresh)
         self._fresh = False
+
+    def forget(self) -> None:
+        """Calculate everything the next time."""
+        self._fresh = True
 
     def write(self, cell: Range, value: float) -> None:
         """Put a number into a cell, over a formula too, and calculate what depends on it."""
@@ -168,7 +176,7 @@ class LibreOffice:
     def close(self) -> None:
         """End LibreOffice and all that was started with it, and remove its profile."""
         if self._process:
-            _end(self._process)
+            _end(self._process, self._started)
             self._process = None
         for _ in range(40):  # what was killed may still be writing there
             shutil.rmtree(self._profile, ignore_errors=True)
@@ -188,8 +196,8 @@ class LibreOffice:
 
     def _send(self, do: str, *arguments: Any) -> None:
         if self._process and self._process.stdin:
-            with suppress(BrokenPipeError):  # then there will be no answer either
-                self._process.stdin.write(json.dumps({"do": do, "with": arguments}) + "\n")
+            with suppress(OSError):  # the pipe is broken: then there will be no answer either
+                self._process.stdin.write(json.dumps({"do": do, "with": arguments}).encode() + b"\n")
                 self._process.stdin.flush()
 
     def _result(self, do: str) -> Any:
@@ -209,7 +217,7 @@ class LibreOffice:
         raise EngineFailed(f"LibreOffice failed while {doing} {self._book.path}: {reply['error']}.")
 
     def _answer(self) -> dict[str, Any]:
-        line = self._process.stdout.readline() if self._process and self._process.stdout else ""
+        line = self._process.stdout.readline() if self._process and self._process.stdout else b""
         reply: dict[str, Any] = orjson.loads(line) if line else {"error": CRASHED}
         return reply
 
@@ -229,21 +237,26 @@ def _values(cells: Range, rows: list[list[Any]]) -> Values:
     return values
 
 
-def _end(process: "subprocess.Popen[str]") -> None:
-    """End a process and all that it started: they share a session, or on Windows a tree."""
-    if sys.platform == "win32":
-        subprocess.run(["taskkill", "/F", "/T", "/PID", str(process.pid)], capture_output=True, check=False)
-    else:
-        for way in (signal.SIGTERM, signal.SIGKILL):
-            try:
-                os.killpg(process.pid, way)
-                process.wait(2)
-            except ProcessLookupError:
-                break
-            except subprocess.TimeoutExpired:
-                continue
+def _family(pid: int) -> list[psutil.Process]:
+    """A process and all that it started, and what those started in turn; none where it has ended."""
+    try:
+        first = psutil.Process(pid)
+        return [first, *first.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def _end(process: "subprocess.Popen[bytes]", started: list[psutil.Process]) -> None:
+    """End a process and all that it started. `started` is what was known early: who loses its parent is not found."""
+    family = {*started, *_family(process.pid)}
+    for each in family:
+        with suppress(psutil.Error):
+            each.terminate()
+    for each in psutil.wait_procs(family, timeout=0.3)[1]:  # its launcher takes 2 seconds to notice
+        with suppress(psutil.Error):
+            each.kill()
     process.wait()
     for pipe in (process.stdin, process.stdout):
         if pipe:
-            with suppress(BrokenPipeError):
+            with suppress(OSError):
                 pipe.close()

@@ -39,7 +39,11 @@ class Office:
         )
         local = uno.getComponentContext()
         resolver = local.ServiceManager.createInstanceWithContext("com.sun.star.bridge.UnoUrlResolver", local)
-        context = self._connect(resolver, f"uno:pipe,name={pipe};urp;StarOffice.ComponentContext", timeout)
+        try:
+            context = self._connect(resolver, f"uno:pipe,name={pipe};urp;StarOffice.ComponentContext", timeout)
+        except BaseException:
+            self.end()
+            raise
         self.desktop = context.ServiceManager.createInstanceWithContext("com.sun.star.frame.Desktop", context)
         self.document: Any = None
         self.sheets: dict[str, Any] = {}
@@ -110,8 +114,11 @@ class Office:
         return self.sheets[name]
 
     def end(self) -> None:
-        """End LibreOffice and, where they share a session of their own with us, the processes that it started."""
-        if hasattr(os, "killpg") and os.getpgrp() == os.getpid():
+        """End LibreOffice and the processes that it started: they share our session, or on Windows are its tree."""
+        if sys.platform == "win32":
+            command = ["taskkill", "/F", "/T", "/PID", str(self.process.pid)]
+            subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
+        elif os.getpgrp() == os.getpid():
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
             os.killpg(0, signal.SIGTERM)
         else:
@@ -128,13 +135,13 @@ class Office:
 
 def answer(**reply: Any) -> None:
     """One line of JSON on standard output."""
-    sys.stdout.write(json.dumps(reply) + "\n")
-    sys.stdout.flush()
+    sys.stdout.buffer.write(json.dumps(reply).encode() + b"\n")
+    sys.stdout.buffer.flush()
 
 
 def serve(office: Office) -> None:
     """Do what each line of standard input asks, until there are no more."""
-    for line in sys.stdin:
+    for line in sys.stdin.buffer:
         request = json.loads(line)
         try:
             answer(result=getattr(office, request["do"])(*request["with"]))
@@ -143,22 +150,31 @@ def serve(office: Office) -> None:
             answer(error=CRASHED if office.crashed() else message)
 
 
-def main() -> None:
-    """Start LibreOffice, say so, serve."""
-    soffice, profile, pipe, timeout = sys.argv[1:]
+def work(soffice: str, profile: str, pipe: str, timeout: float) -> None:
+    """Start LibreOffice, say so, serve; at the end, or where nobody listens any more, LibreOffice ends."""
     try:
-        office = Office(soffice, profile, pipe, float(timeout))
+        office = Office(soffice, profile, pipe, timeout)
     except Exception as e:
         answer(error=str(e).splitlines()[0])
         return
-    answer(result=STARTED)
-    serve(office)
-    office.end()
-    for _ in range(40):  # what was ended may still be writing there
-        shutil.rmtree(profile, ignore_errors=True)
-        if not os.path.exists(profile):
-            break
-        time.sleep(0.05)
+    try:
+        answer(result=STARTED)
+        serve(office)
+    finally:
+        office.end()
+
+
+def main() -> None:
+    """Work, and remove the profile."""
+    soffice, profile, pipe, timeout = sys.argv[1:]
+    try:
+        work(soffice, profile, pipe, float(timeout))
+    finally:
+        for _ in range(40):  # what was ended may still be writing there
+            shutil.rmtree(profile, ignore_errors=True)
+            if not os.path.exists(profile):
+                break
+            time.sleep(0.05)
 
 
 if __name__ == "__main__":

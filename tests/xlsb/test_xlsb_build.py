@@ -1,0 +1,106 @@
+"""A workbook as records is the same as in XML: for readers that we did not write, and by the grammar of the format."""
+
+import subprocess
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import SOFFICE
+from python_calamine import CalamineWorkbook
+from xlsb_grammar import findings
+from xlsb_samples import opened
+
+import xlgpt
+from xlgpt.verify.tokens_of import tokens_of
+from xlgpt.workbook.book import Book
+from xlgpt.xlsb.book_part import Book as BookPart
+from xlgpt.xlsb.elements import attributes, children
+from xlgpt.xlsb.sheet_data import number_rows
+from xlgpt.xlsx.formula import with_cells
+
+RECALCULATED = 1e-4  # LibreOffice calculates anew, and a proof compares what has 24 bits
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return xlgpt.build(tmp_path_factory.mktemp("xlsb") / "tiny.xlsb", model="tiny", context=16).path
+
+
+def test_its_grammar(path: Path) -> None:
+    assert findings(opened(path)) == []
+
+
+def test_what_it_refers_to_is_there(path: Path) -> None:
+    """Every part has a type, and every relation leads to a part."""
+    with zipfile.ZipFile(path) as archive:
+        types = archive.read("[Content_Types].xml").decode()
+        named = set(archive.namelist())
+        book = archive.read("xl/_rels/workbook.bin.rels").decode()
+    assert {part for part in named if part.endswith(".xml") and "Types" not in part} <= set(archive.namelist())
+    assert all(f'PartName="/{part}"' in types for part in named if part.endswith(".bin"))
+    targets = {f"xl/{target.partition(chr(34))[0]}" for target in book.split('Target="')[1:]}
+    assert targets <= named
+    assert not any(part.endswith("sheet1.xml") or part == "xl/workbook.xml" for part in named)
+
+
+def test_calamine_reads_every_cell_to_the_same(path: Path, tiny_book: Path) -> None:
+    ours, theirs = (CalamineWorkbook.from_path(each) for each in (path, tiny_book))
+    assert ours.sheet_names == theirs.sheet_names
+    for name in ours.sheet_names:
+        pairs = zip(*(book.get_sheet_by_name(name).to_python() for book in (ours, theirs)), strict=True)
+        for row, (here, there) in enumerate(pairs):
+            assert len(here) == len(there)
+            for a, b in zip(here, there, strict=True):
+                assert a == b or abs(a - b) <= 1e-7 * abs(b), (name, row)
+
+
+def test_weights_are_float32_exactly() -> None:
+    numbers = np.random.default_rng(0).normal(size=(3, 1500)).astype(np.float32)
+    rows = b"".join(number_rows(numbers, 7))
+    value = np.frombuffer(rows[-18:], np.dtype("<u1,<u1,<u4,<u4,<f8"))[0]
+    assert value.tolist() == (5, 16, 1499, 0, float(numbers[-1, -1]))
+    assert rows[:11] == bytes((0, 33, 7, 0, 0, 0, 0, 0, 0, 0, 0x2C))  # a header with two spans
+
+
+def test_what_is_not_known_is_no_record() -> None:
+    from lxml import etree
+
+    element = etree.fromstring('<col min="1" phonetic="1"><new/></col>')
+    with pytest.raises(NotImplementedError, match="col with phonetic"):
+        attributes(element, "min")
+    with pytest.raises(NotImplementedError, match="col with new"):
+        children(element, "old")
+
+
+@pytest.mark.libreoffice
+def test_libreoffice_makes_an_xlsx_of_it_that_is_ours(path: Path, tiny_book: Path, tmp_path: Path) -> None:
+    """Every formula, with cells for names, and every value, which it calculates anew."""
+    profile = f"-env:UserInstallation={(tmp_path / 'profile').as_uri()}"
+    command = [str(SOFFICE), profile, "--headless", "--convert-to", "xlsx", "--outdir", str(tmp_path), str(path)]
+    subprocess.run(command, check=True, capture_output=True, timeout=300)
+    converted = tmp_path / "tiny.xlsx"
+    with zipfile.ZipFile(tiny_book) as archive:
+        names = BookPart(archive.read("xl/workbook.xml")).cells
+    book, theirs = Book(tiny_book), _without_names(converted)
+    for sheet in book.sheets:
+        if sheet in book.weights.sheets:
+            continue
+        ours, found = book.cells(sheet), theirs(sheet)
+        wanted = {(f.cells, f.is_array, tokens_of(with_cells(f.text, names), sheet)) for f in ours.formulas}
+        assert {(f.cells, f.is_array, tokens_of(f.text, sheet)) for f in found.formulas} == wanted
+        values, others = ({f.cells: v for f, v in zip(c.formulas, c.saved, strict=True)} for c in (ours, found))
+        for cells, shown in values.items():
+            for a, b in zip(np.ravel(shown), np.ravel(others[cells]), strict=True):
+                assert a == b or abs(a - b) <= RECALCULATED * max(1, abs(a)), cells.absolute
+
+
+def _without_names(path: Path):
+    from xlgpt.workbook.book import _shared_strings
+    from xlgpt.xlsx.archive import Archive, sheet_names
+    from xlgpt.xlsx.worksheet import read_cells
+
+    archive = Archive(path)
+    parts = {name: part for part, name in sheet_names(archive).items()}
+    strings = _shared_strings(path, archive)
+    return lambda sheet: read_cells(path, sheet, parts[sheet], strings)

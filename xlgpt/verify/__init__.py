@@ -1,0 +1,1 @@
+"""Holds a finished workbook against the templates and against NumPy."""

@@ -1,0 +1,143 @@
+"""Whether all of a model's weights are in the file, and, where a checkpoint is given, whether they are its own."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import astuple, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from xlgpt.interp import sae
+from xlgpt.interp.mean_activations import usual_means
+from xlgpt.interp.vectors_and_features import Asked, Directions, find_directions
+from xlgpt.model.checkpoint import Model
+from xlgpt.progress import Progress
+from xlgpt.verify.report import BandResult, SheetResult
+from xlgpt.workbook.book import Book
+
+SAME = 1e-14  # relative: a cell that is no weight has 15 to 17 digits
+
+
+@dataclass(frozen=True)
+class Given:
+    """A checkpoint, and where vectors and an autoencoder come from, if they are not bundled with it."""
+
+    model: Model
+    steering: str | Path | None = None
+    sae: str | Path | None = None
+
+
+def check_weights(book: Book, given: Given | None, progress: Progress) -> Iterator[SheetResult]:
+    """Every weight sheet: whether all numbers are there, and equal to the checkpoint's; and what else comes from it."""
+    if given:
+        yield from _check_facts(book, given.model)
+        yield from _check_directions(book, given)
+        yield from _check_means(book, given.model)
+    total = len(book.weights.shapes())
+    done = 0
+    for sheet, names in book.weights.sheets.items():
+        start = time.monotonic()
+        bands = []
+        for name in names:
+            progress("Reading the weights", done, total)
+            bands.append(_check_tensor(book, name, given.model if given else None))
+            done += 1
+        yield SheetResult(sheet, tuple(bands), 0, time.monotonic() - start)
+    progress("Reading the weights", total, total)
+
+
+def _check_tensor(book: Book, name: str, model: Model | None) -> BandResult:
+    size, hole = book.weights.cells(name).size, book.weights.missing(name)
+    if hole:
+        return BandResult(name, size, problem=f"{hole.absolute} holds no number; the sheet was cut short or changed.")
+    if model is None:
+        return BandResult(name, size, gap="no --model was named")
+    if name not in model.weights.shapes():
+        return BandResult(name, size, problem=f"{model.name} has no such tensor.")
+    theirs, ours = model.weights.tensor(name), book.weights.tensor(name).astype(np.float32)
+    if ours.shape != theirs.shape:
+        return BandResult(name, size, problem=f"It has the shape {ours.shape}; in {model.name} it has {theirs.shape}.")
+    differs = np.argwhere((ours.view(np.uint32) != theirs.view(np.uint32)).reshape(book.weights.cells(name).shape))
+    if not len(differs):
+        return BandResult(name, size)
+    row, column = (int(i) for i in differs[0])
+    cell = book.named(name).cell(row, column).absolute
+    return BandResult(name, size, problem=f"{len(differs):,} weights differ from {model.name}, the first at {cell}.")
+
+
+def _check_facts(book: Book, model: Model) -> Iterator[SheetResult]:
+    """The configuration, the vocabulary and the merges, against the checkpoint's."""
+    facts = zip(vars(model.config), astuple(book.config), astuple(model.config), strict=True)
+    bands = [
+        BandResult(key, problem="" if ours == theirs else f"It is {ours!r}; in {model.name} it is {theirs!r}.")
+        for key, ours, theirs in facts
+    ]
+    home = book.named("n_layer").sheet
+    yield SheetResult(home, tuple(bands), 0, 0.0)
+    for name, ours, theirs in (
+        ("vocabulary", book.tokenizer.tokens, model.tokenizer.tokens),
+        ("merges.key", book.tokenizer.merges, model.tokenizer.merges),
+    ):
+        problem = "" if ours == theirs else f"They are not those of {model.name}."
+        yield SheetResult(book.named(name).sheet, (BandResult(name, len(theirs), problem=problem),), 0, 0.0)
+
+
+def _check_directions(book: Book, given: Given) -> Iterator[SheetResult]:
+    """The vectors of the sheet Steering, and what the sheet Features holds of an autoencoder."""
+    cells = book.settings.cells
+    has_sae = given.sae is not None or given.model.companions.sae is not None
+    features = tuple(int(i) for i in cells["features.number"][:, 0]) if "features.number" in cells and has_sae else ()
+    asked = Asked(Path(given.steering) if given.steering else None, Path(given.sae) if given.sae else None, features)
+    found = find_directions(given.model, list(book.prompt.ids), asked, book.room.sheets)
+    if "steering.names" in cells:
+        yield SheetResult(book.named("steering.names").sheet, tuple(_vectors(book, found)), 0, 0.0)
+    if "features.number" in cells:
+        yield SheetResult(book.named("features.number").sheet, tuple(_autoencoder(book, found)), 0, 0.0)
+
+
+def _vectors(book: Book, found: Directions) -> Iterator[BandResult]:
+    cells, known = book.settings.cells, {vector.name: vector for vector in found.vectors}
+    for i, name in enumerate(map(str, cells["steering.names"][:, 0])):
+        if name not in known:
+            yield BandResult(f"vector {name}", gap="it is no bundled one; name its file with --steering, or --sae")
+            continue
+        vector = known[name]
+        wanted = [*vector.values, vector.block, vector.coefficient]
+        ours = [*cells["steering.vectors"][i], cells["steering.blocks"][i, 0], cells["steering.coefficients"][i, 0]]
+        yield _held(f"vector {name}", ours, wanted)
+
+
+def _autoencoder(book: Book, found: Directions) -> Iterator[BandResult]:
+    from_file = found.autoencoder
+    if from_file is None:
+        yield BandResult("the autoencoder", gap="none is bundled with this model; name its folder with --sae")
+        return
+    for name, wanted in sae.cells(from_file, list(found.features)).items():
+        yield _held(name, book.settings.cells[name], wanted)
+
+
+def _check_means(book: Book, model: Model) -> Iterator[SheetResult]:
+    """What the sheet Circuit puts in place of a part that is ablated."""
+    cells = book.settings.cells
+    if "circuit.heads" not in cells:
+        return
+    bands = [_held(name, cells[name], wanted) for name, wanted in usual_means(model).cells().items()]
+    if any((cells[name] != 1).any() for name in ("circuit.heads", "circuit.mlps")):
+        why = "switches are off, so they may be those that xlgpt circuit took over other prompts"
+        bands = [BandResult(band.name, band.cells, gap=why) if band.problem else band for band in bands]
+    yield SheetResult(book.named("circuit.heads").sheet, tuple(bands), 0, 0.0)
+
+
+def _held(name: str, cells: Any, wanted: Any) -> BandResult:
+    """Hold some cells against the numbers that they were made from."""
+    ours = np.array([v if isinstance(v, int | float) else np.nan for v in np.ravel(np.asarray(cells, dtype=object))])
+    theirs = np.ravel(np.asarray(wanted)).astype(np.float64)
+    if ours.shape != theirs.shape:
+        return BandResult(name, ours.size, problem=f"It has {ours.size:,} numbers; it must have {theirs.size:,}.")
+    wrong = np.flatnonzero(~(np.abs(ours - theirs) <= SAME * np.abs(theirs)))
+    if not len(wrong):
+        return BandResult(name, ours.size)
+    i = int(wrong[0])
+    first = f"number {i + 1} is {ours[i]:.9g}, not {theirs[i]:.9g}"
+    return BandResult(name, ours.size, problem=f"{len(wrong):,} numbers are not those that it was made from: {first}.")

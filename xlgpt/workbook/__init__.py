@@ -1,0 +1,1 @@
+"""What a workbook is made of, written to a file and read back from one."""

@@ -1,0 +1,74 @@
+"""What a workbook is to be: all that a build can be told, with its defaults and its checks."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from xlgpt.compiler.matmul import CHOICES
+from xlgpt.compiler.template import optional_sheets
+from xlgpt.errors import UsageError
+from xlgpt.interp.vectors_and_features import Asked, features_of
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a build is asked for.
+
+    model: gpt2, tiny, random:gpt2, random:n_layer=2,…, a folder in the Hub's layout, or an id on the Hub.
+    prompt: what the model is to go on from. context: how many tokens there are rows for. max_bytes: how long a
+    prompt the workbook can cut into tokens, 256 unless told (128 for a small model). generate: how many tokens it can
+    write behind the prompt, 8 unless told (32 for a small model). matmul: how a matrix product becomes cells: mmult,
+    sumproduct (faster in LibreOffice, more cells) or auto. precision: to how many significant digits weights are
+    rounded; None writes each so that it reads back bit for bit. seed: of a random model.
+    sheets: those that look inside the model, all, none, or some of their names with commas between.
+    steering: a file of vectors (.npy, .npz or .safetensors) for the sheet Steering. sae: the folder of a sparse
+    autoencoder (SAELens) for the sheet Features. features: their numbers, with commas between; by default those that
+    are most active in the prompt. jobs: how many processes pack the weights of a large model, one on each core unless
+    told; the file is the same.
+    Raises UsageError where they do not go together.
+    """
+
+    model: str = "gpt2"
+    prompt: str | None = None
+    context: int | None = None
+    max_bytes: int | None = None
+    generate: int | None = None
+    matmul: str = "auto"
+    precision: int | None = None
+    seed: int = 0
+    sheets: str = "all"
+    steering: str | Path | None = None
+    sae: str | Path | None = None
+    features: str | None = None
+    jobs: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.matmul not in CHOICES:
+            raise UsageError(f"--matmul {self.matmul}: write {', '.join(CHOICES[:-1])} or {CHOICES[-1]}.")
+        given = {"--steering": self.asked.steering, "--sae": self.asked.sae, "--features": self.asked.features}
+        for option, value in given.items():
+            sheet = "steering" if option == "--steering" else "features"
+            if value and sheet not in self.views:
+                raise UsageError(f"{option} needs the sheet {sheet!r}, which --sheets leaves out; name it there too.")
+        if self.jobs is not None and self.jobs < 1:
+            raise UsageError(f"--jobs {self.jobs}: give 1 or more processes, or leave it out for one on each core.")
+
+    @cached_property
+    def asked(self) -> Asked:
+        """The vectors and features that it is to bring along."""
+        vectors, autoencoder = (Path(path) if path else None for path in (self.steering, self.sae))
+        return Asked(vectors, autoencoder, features_of(self.features))
+
+    @cached_property
+    def views(self) -> tuple[str, ...]:
+        """The optional sheets that are wanted, in their order."""
+        known = optional_sheets()
+        if self.sheets in ("all", "none"):
+            return tuple(known) if self.sheets == "all" else ()
+        asked = {name.strip() for name in self.sheets.split(",")}
+        unknown = sorted(asked - known.keys())
+        if unknown:
+            raise UsageError(
+                f"There is no sheet {unknown[0]!r} to choose; --sheets takes all, none, or {', '.join(known)}."
+            )
+        return tuple(name for name in known if name in asked)

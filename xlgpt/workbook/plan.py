@@ -1,0 +1,220 @@
+"""All that a workbook is made of, before a byte of it is written."""
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from xlgpt.compiler.compile import formulas
+from xlgpt.compiler.layout import Layout, lay_out
+from xlgpt.compiler.settings import Settings, defaults
+from xlgpt.compiler.template import Matmul, Room
+from xlgpt.errors import ContextTooLong, PromptTooLong, UsageError, WorkbookTooLarge
+from xlgpt.interp import sae
+from xlgpt.interp.mean_activations import usual_means
+from xlgpt.interp.vectors_and_features import Directions, find_directions
+from xlgpt.model.bpe import check_vocabulary
+from xlgpt.model.checkpoint import Model
+from xlgpt.model.precision import in_cells
+from xlgpt.model.tokenizer import check_text
+from xlgpt.oracle.values import Values, look_inside, run_with_cache
+from xlgpt.oracle.views import Run
+from xlgpt.oracle.views.proof import as_built
+from xlgpt.workbook.options import Options
+from xlgpt.workbook.tables import Table, tables
+from xlgpt.xlsx.formula import Formula
+from xlgpt.xlsx.package import LIMIT
+
+DEFAULT_PROMPT = "If today is Tuesday, tomorrow is"
+PROMPT_TOKENS, SMALL_PROMPT_TOKENS = 32, 16  # rows for a prompt, unless told; those for what is written come on top
+NEW_TOKENS, SMALL_NEW_TOKENS = 8, 32  # that it can write; more where a row is calculated quickly
+DEFAULT_BYTES, SMALL_BYTES = 256, 128  # of a prompt; the smaller for a model that calculates by itself
+MOST_BYTES = 1000  # the sheet BPE merges has twice as many columns, and half their square in cells
+CELL_TEXT = 32_767  # characters in one cell, counted in UTF-16 (Excel's specifications and limits)
+# Measured: a weight's decimal and its tags, compressed, by its significant digits; 0 for the shortest that is exact.
+BYTES_A_WEIGHT = {0: 6.1, 1: 2.0, 2: 2.6, 3: 3.3, 4: 3.9, 5: 4.6, 6: 5.2, 7: 5.8, 8: 6.1, 9: 6.1}
+LEAST_DIGITS = 3  # of weights that a model still speaks with
+MANUAL_FROM = 3_000_000  # weights; above it a recalculation takes long enough to be asked for
+BARE_FROM = 10_000_000  # weights; above it a reference in each cell would make the file half as large again
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A model, a prompt, and where everything stands; the rest follows from these, and is made when first asked for."""
+
+    model: Model
+    prompt: str
+    layout: Layout
+    given: Settings
+    is_filled: bool = False  # whether `given` holds these too
+
+    @cached_property
+    def settings(self) -> Settings:
+        """What stands in the cells that a person may change. Raises BadCheckpoint."""
+        if self.is_filled:
+            return self.given
+        sheets = self.layout.room.sheets
+        means = usual_means(self.model).cells() if "circuit" in sheets else {}
+        proven = as_built(self._run) if "proof" in sheets else {}
+        return self.given.changed({**means, **proven})
+
+    @cached_property
+    def _run(self) -> Run:
+        """The forward pass with the weights as the cells hold them; for all else the model's own are near enough."""
+        run = run_with_cache(self.prompt, in_cells(self.model), self.layout, self.given)
+        return replace(run, model=self.model)
+
+    @cached_property
+    def formulas(self) -> dict[str, list[Formula]]:
+        """Every formula of each band. Raises TemplateError."""
+        return {
+            placed.band.name: list(formulas(self.layout, sheet, placed))
+            for sheet in self.layout.sheets
+            for placed in sheet.bands
+        }
+
+    @cached_property
+    def values(self) -> dict[str, Values]:
+        """What each band shows, from the reference: a row for each token in use. Raises BadCheckpoint."""
+        run = replace(self._run, settings=self.settings)
+        return {**run.shows, **self.settings.cells, **look_inside(run)}
+
+    @cached_property
+    def tables(self) -> dict[str, Table]:
+        """The long table of constants that a sheet has."""
+        return tables(self.layout, self.model.tokenizer)
+
+    @property
+    def is_bare(self) -> bool:
+        """Whether the sheets of weights hold nothing but numbers, which do not say where they stand.
+
+        So they take a third less of the file. Excel and LibreOffice count along; Gnumeric and IronCalc do not, but
+        neither could hold so many cells.
+        """
+        return self.model.parameters > BARE_FROM
+
+    @property
+    def manual(self) -> bool:
+        """Whether the workbook calculates only when asked to."""
+        return self.model.parameters > MANUAL_FROM
+
+
+def make_plan(model: Model, options: Options) -> Plan:
+    """Lay the workbook out for a prompt; Steering and Features only where there is something for them.
+
+    Raises PromptTooLong, ContextTooLong, UsageError, SheetTooSmall, WorkbookTooLarge, BadVocabulary, BadVectors,
+    BadAutoencoder, TemplateError.
+    """
+    room = _room(model, options)
+    positions, context, max_bytes = model.config.n_positions, room.context, room.max_bytes
+    check_vocabulary(model.tokenizer)
+    prompt = options.prompt
+    if prompt is None:
+        prompt = _shortened(DEFAULT_PROMPT, model, context, max_bytes)
+    ids = _encode(prompt, model)
+    size = len(prompt.encode())
+    if size > max_bytes:
+        raise PromptTooLong(
+            f"The prompt has {size:,} bytes and the workbook rows for {max_bytes:,}; "
+            f"shorten it, or give --max-bytes {size} (at most {MOST_BYTES:,})."
+        )
+    if len(ids) > context:
+        raise PromptTooLong(
+            f"The prompt has {len(ids)} tokens and the workbook rows for {context}; "
+            f"shorten it, or give --context {len(ids)} or more (at most {positions})."
+        )
+    _check_size(model)
+    directions = find_directions(model, ids, options.asked, room.sheets)
+    layout = lay_out(model.config, _with(room, directions, len(ids)), len(model.tokenizer.merges))
+    return Plan(model, prompt, layout, filled_in(defaults(layout, model.parameters > MANUAL_FROM), directions))
+
+
+def _with(room: Room, directions: Directions, tokens: int) -> Room:
+    """Rows for the vectors, the features and the prompt's tokens; no sheet for them where there are none."""
+    count = {"steering": len(directions.vectors), "features": len(directions.features), "proof": tokens}
+    sheets = tuple(name for name in room.sheets if count.get(name, 1))
+    proven = tokens if "proof" in sheets else 0
+    return replace(room, sheets=sheets, vectors=count["steering"], features=count["features"], proven=proven)
+
+
+def _room(model: Model, options: Options) -> Room:
+    """How many rows there are to be: what is asked for, or what suits the model."""
+    context, max_bytes, new_tokens = options.context, options.max_bytes, options.generate
+    positions, is_large = model.config.n_positions, model.parameters > MANUAL_FROM
+    matmul = _matmul(options, is_large)
+    usual = 1 if matmul == "sumproduct" else NEW_TOKENS if is_large else SMALL_NEW_TOKENS
+    if context is None:
+        context = min((PROMPT_TOKENS if is_large else SMALL_PROMPT_TOKENS) + (new_tokens or usual), positions)
+    if new_tokens is None:
+        new_tokens = max(1, min(usual, context * 2 // 3))
+    if context < 1:
+        raise UsageError(f"A context of {context} holds no token; give at least 1.")
+    if context > positions:
+        raise ContextTooLong(
+            f"The model knows {positions} positions; a context of {context} rows is too long, {positions} is the most."
+        )
+    if not 1 <= new_tokens < max(2, context):
+        raise UsageError(
+            f"--generate {new_tokens}: a workbook with rows for {context} tokens can make room for 1 to "
+            f"{max(1, context - 1)} that it writes."
+        )
+    if max_bytes is None:
+        max_bytes = DEFAULT_BYTES if is_large else SMALL_BYTES
+    if not 1 <= max_bytes <= MOST_BYTES:
+        raise UsageError(f"The workbook can hold the steps of 1 to {MOST_BYTES:,} bytes; --max-bytes is {max_bytes:,}.")
+    return Room(context, max_bytes, new_tokens, options.views, matmul)
+
+
+def _matmul(options: Options, is_large: bool) -> Matmul:
+    """How matrix products become cells. By itself: dot products in a large model that need not write on.
+
+    With dot products LibreOffice needs more memory, and calculates on all cores only where no row waits for a token.
+    """
+    if options.matmul == "auto":
+        return "sumproduct" if is_large and options.generate == 1 else "mmult"
+    return "sumproduct" if options.matmul == "sumproduct" else "mmult"
+
+
+def _check_size(model: Model) -> None:
+    """Fail before the work where the file would surely pass what Excel reads."""
+    size = model.parameters * BYTES_A_WEIGHT[model.precision]
+    if size > LIMIT:
+        fits = [n for n in range(LEAST_DIGITS, 8) if model.parameters * BYTES_A_WEIGHT[n] <= LIMIT]
+        raise WorkbookTooLarge(
+            f"{model.name} has {model.parameters:,} parameters; its workbook would have about {size / 1e9:.1f} GB, "
+            "and beyond 4 GiB Excel does not read it. Build a smaller model"
+            + (f", or give --precision {max(fits)}." if fits else ".")
+        )
+
+
+def _encode(prompt: str, model: Model) -> list[int]:
+    check_text(prompt)
+    length = len(prompt.encode("utf-16-le")) // 2
+    if length > CELL_TEXT:
+        raise PromptTooLong(f"The prompt has {length:,} characters; a cell holds {CELL_TEXT:,}.")
+    return model.tokenizer.encode(prompt)
+
+
+def _shortened(prompt: str, model: Model, context: int, max_bytes: int) -> str:
+    """The first words of a prompt that fit the rows."""
+    words = prompt.split(" ")
+    while words and (len(model.tokenizer.encode(" ".join(words))) > context or len(" ".join(words)) > max_bytes):
+        words.pop()
+    return " ".join(words)
+
+
+def filled_in(settings: Settings, found: Directions) -> Settings:
+    """With the numbers in the cells of the sheets Steering and Features, and the first vector chosen."""
+    cells: dict[str, Any] = {}
+    if "steering.vectors" in settings.cells:
+        cells |= {
+            "steering.vector": found.vectors[0].name,
+            "steering.names": np.array([[vector.name] for vector in found.vectors], dtype=object),
+            "steering.blocks": np.array([[vector.block] for vector in found.vectors], dtype=object),
+            "steering.coefficients": np.array([[vector.coefficient] for vector in found.vectors], dtype=object),
+            "steering.vectors": np.array([vector.values for vector in found.vectors]).astype(object),
+        }
+    if found.autoencoder:
+        cells |= sae.cells(found.autoencoder, list(found.features))
+    return settings.changed(cells)

@@ -1,0 +1,1 @@
+"""Excel's binary format ([MS-XLSB]): records, read and written, and formulas as tokens."""
