@@ -13,12 +13,13 @@ from typing import Any
 import formulas
 import numpy as np
 import pytest
+from formulas.functions.operators import OPERATORS
 
 import xlgpt
 from xlgpt.engines import gaps
 from xlgpt.engines.formulas_library import FormulasLibrary
 from xlgpt.engines.libreoffice import LibreOffice, find_python, find_soffice
-from xlgpt.engines.tree import take_apart
+from xlgpt.engines.tree import EMPTY, Call, Constant, take_apart
 from xlgpt.errors import EngineFailed, EngineNotFound, FormulaError
 from xlgpt.workbook.book import Book
 from xlgpt.xlsx.formula import Formula
@@ -224,7 +225,7 @@ class TestTheLibraryIsAsTheWorkaroundsSay:
         assert slow > 20 * fast
 
     def test_arithmetic_of_blocks_makes_an_object_of_every_number(self) -> None:
-        added = formulas.functions.operators.OPERATORS["+"](BLOCK, BLOCK)
+        added = OPERATORS["+"](BLOCK, BLOCK)
         assert "+" in gaps.NOTES
         assert added.dtype == object  # NumPy's own stay float64
 
@@ -237,6 +238,35 @@ class TestTheLibraryIsAsTheWorkaroundsSay:
             del formulas.get_functions()["XLGPTSPY"]
         assert "IF" in gaps.NOTES
         assert calculated
+
+
+ONE, TEXT, NONE = np.array([[2.0]]), np.array([["He"]], dtype=object), np.array([[EMPTY]], dtype=object)
+LINE = np.array([[1.0], [2.0], [2.0], [5.5]])
+SINGLES = [2.0, 5.5, "he", "", ONE, TEXT, NONE]
+
+
+@pytest.mark.parametrize(
+    ("text", "given"),
+    [
+        *((f"A1{sign}A2", [a, b]) for sign in ("=", "<>", "<", ">=") for a in SINGLES for b in SINGLES),
+        *((f"{name}(A1,A2)", [LINE, k]) for name in ("LARGE", "SMALL") for k in (1.0, 2.0, 4.0, 5.0)),
+        *((f"MATCH(A1,A2,{kind})", [v, LINE]) for kind in (0, 1) for v in (0.5, 1.0, 2.0, 3.0, 5.5, 9.0)),
+        *(("MOD(A1,A2)", [a, b]) for a in (7.0, -7.0, 0.0) for b in (3.0, -3.0, 2.5)),
+        *(("N(A1)", [a]) for a in SINGLES),
+        *(("INDEX(A1,A2)", [block, k]) for block in (LINE, LINE.T) for k in (1.0, 3.0)),
+        *((f"{name}(A1)", [np.arange(4).reshape(2, 2)]) for name in ("MIN", "MAX", "SUM", "AVERAGE")),
+        ('A1=""', [BLOCK]),
+        ('A1<>""', [BLOCK]),
+    ],
+)
+def test_a_workaround_gives_what_the_library_does(text: str, given: list[Any]) -> None:
+    root = take_apart(text).root
+    assert isinstance(root, Call)
+    given += [argument for argument in take_apart(text).arguments if isinstance(argument, float)]
+    given += [argument.value for argument in root.arguments if isinstance(argument, Constant)]
+    assert root.name in gaps.WORKAROUNDS
+    ours, theirs = (np.asarray(by(root, given), object).ravel() for by in (gaps.WORKAROUNDS[root.name], gaps.plain))
+    assert ours.tolist() == theirs.tolist()
 
 
 @pytest.fixture

@@ -13,13 +13,12 @@ from typing import Any
 
 import numpy as np
 from formulas.functions import Array as LibraryArray
-from formulas.ranges import Ranges
 from formulas.tokens.operand import Error, XlError
 
 from xlgpt.compiler.settings import Settings
-from xlgpt.engines import gaps
+from xlgpt.engines.closures import NO_VALUE, Compiled, Evaluation, compiled
 from xlgpt.engines.engine import Engine, Place, Traits, inputs
-from xlgpt.engines.tree import EMPTY, Argument, Call, Constant, Node, Tree, first_bits, take_apart
+from xlgpt.engines.tree import EMPTY, Tree, take_apart
 from xlgpt.errors import FormulaError
 from xlgpt.workbook.book import Book, Prompt
 from xlgpt.xlsx.formula import Formula
@@ -30,9 +29,6 @@ Part = tuple[slice, slice]  # of a block: rows and columns
 Piece = tuple[int, Part, Part]
 SHEET = re.compile(r"(?:'((?:[^']|'')+)'|([^'!]+))!(.+)")
 NOT_AVAILABLE = Error.errors["#N/A"]
-NO_VALUE = Error.errors["#VALUE!"]
-NO_REFERENCE = Error.errors["#REF!"]
-REFERRING = ("ROW", "COLUMN", "ROWS", "COLUMNS")  # they ask where a range is, not what it holds
 
 
 @dataclass
@@ -68,9 +64,11 @@ class FormulasLibrary(Engine):
         self._over: dict[Range, tuple[int, ...]] = {}
         self._blank: dict[Range, Values] = {}  # ranges without what formulas show and what is set
         self._pieces: dict[Range, list[Piece]] = {}
-        self._needed: dict[Place, list[Range]] = {}  # what each formula refers to
+        self._arguments: dict[Place, tuple[Range | float, ...]] = {}  # each formula's references and numbers
+        self._needed: dict[Place, list[Range]] = {}  # the references alone
         self._order: dict[Place, None] = {}  # of evaluation, as far as it is known
         self._users: dict[Place, list[Range]] = {}  # the references that each formula's cells are part of
+        self._read_by: dict[Range, list[int]] = {}  # which formulas refer to them, by their place in the order
         self._is_fresh = True
         self._read: dict[Range, None] = {}  # what was asked for
         self._shown: dict[Range, tuple[Values, Values]] = {}  # and what it shows, in the library's values and in plain
@@ -81,9 +79,7 @@ class FormulasLibrary(Engine):
         self._fed = False
         self._here = ""  # the sheet that is being read; with `fed`, the others are given
         self._left_out: frozenset[Place] = frozenset()
-        self._first_bits: dict[int, dict[int, int]] = {}  # by tree
-        self._bits: dict[int, int] = {}  # of the formula that is being evaluated: its branches, and those taken
-        self._taken = 0
+        self._shapes: dict[int, Compiled] = {}  # by tree
         self.taken: dict[Place, int] = {}  # by formula: the branches that were taken so far, a bit each
         self.evaluated: dict[str, int] = {}  # how many formulas of each sheet
 
@@ -91,7 +87,7 @@ class FormulasLibrary(Engine):
         """Set the prompt and the settings, and evaluate what was asked for before; all else when it is read."""
         before, self._inputs = self._inputs, inputs(self._book, prompt, settings)
         new = [c for c, values in self._inputs.items() if c not in before or (values != before[c]).any()]
-        self._drop({cells for cells in self._constant_ranges if any(overlap(cells, each) for each in new)})
+        self._drop(_overlapping(new, self._constant_ranges))
         self.evaluated = {}
         try:
             if self._fed or self._is_fresh:
@@ -99,9 +95,11 @@ class FormulasLibrary(Engine):
                 self._evaluate_all()
             else:
                 self._evaluate_changed(new)
+            self._is_fresh = False
         except FormulaError:  # it is raised again when what needs it is read
             self._forget_results()
-        self._fed = self._is_fresh = False
+            self._is_fresh = True
+        self._fed = False
 
     def forget(self) -> None:
         """Evaluate everything the next time, not only what depends on what has changed."""
@@ -120,30 +118,39 @@ class FormulasLibrary(Engine):
 
     def _evaluate_changed(self, new: list[Range]) -> None:
         """Evaluate the formulas whose references show something else, now that these inputs do."""
-        users = self._graph()
-        sheets = {cells.sheet for cells in new}
-        known = self._constant_ranges.keys() | self._seen.keys() | self._references_on(sheets)
-        changed = {cells for cells in known if any(overlap(cells, each) for each in new)}
+        users, readers = self._graph(), self._readers()
+        changed = _overlapping(new, self._seen, readers)
         self._drop(changed)
+        self._drop(self._seen.keys() - readers.keys() - self._read.keys())  # between two cells that a formula chose
         self._complete.clear()
-        for place in self._order:
-            results = self._sheets[place[0]].results
-            if place[1] in results and changed.isdisjoint(self._needed[place]):
+        is_due = bytearray(len(self._order))
+        for cells in changed:
+            for number in readers.get(cells, ()):
+                is_due[number] = True
+        for number, place in enumerate(self._order):
+            if not is_due[number]:
                 continue
-            old = results.get(place[1])
-            results[place[1]] = self._evaluate(place)
-            if old is None or not _equal(old, results[place[1]]):
+            results = self._sheets[place[0]].results
+            old, results[place[1]] = results[place[1]], self._evaluate(place)
+            if not _equal(old, results[place[1]]):
                 found = users.get(place, ())
                 self._drop(found)
-                changed.update(found)
+                for cells in found:
+                    for reader in readers.get(cells, ()):
+                        is_due[reader] = True
+
+    def _readers(self) -> dict[Range, list[int]]:
+        """The formulas that refer to each range, by their place in the order of evaluation."""
+        if not self._read_by:
+            for number, place in enumerate(self._order):
+                for cells in self._references(place):
+                    self._read_by.setdefault(cells, []).append(number)
+        return self._read_by
 
     def _drop(self, ranges: Iterable[Range]) -> None:
         for cells in ranges:
             self._seen.pop(cells, None)
             self._constant_ranges.pop(cells, None)
-
-    def _references_on(self, sheets: set[str]) -> set[Range]:
-        return {cells for needed in self._needed.values() for cells in needed if cells.sheet in sheets}
 
     def _graph(self) -> dict[Place, list[Range]]:
         """The references that each formula's cells are part of."""
@@ -187,11 +194,12 @@ class FormulasLibrary(Engine):
     def alone(self, formula: Formula) -> Values:
         """What a formula would show in its cells, where all that was fed is given. Raises FormulaError."""
         self._here = ""
-        for argument in self._tree(formula).arguments:
-            if isinstance(argument, str):
-                self._settle(self._place(argument, formula.cells))
-        self._bits = self._branches(formula)
-        return shown(self._evaluated(formula))
+        arguments = self._placed(formula)
+        for cells in _references_in(arguments):
+            self._settle(cells)
+        return shown(
+            self._in_cells(self._shape(formula).run(Evaluation(self._value, arguments, formula.cells)), formula)
+        )
 
     def calculated(self, sheet: str) -> int | None:
         """How many formulas of a sheet were calculated the last time."""
@@ -199,7 +207,7 @@ class FormulasLibrary(Engine):
 
     def taken_branches(self) -> dict[Place, tuple[int, int]]:
         """Of each formula that was evaluated: how many branches it has, and those taken so far, a bit each."""
-        ways = ((place, self._branches(self._sheets[place[0]].formulas[place[1]])[-1]) for place in self._order)
+        ways = ((place, self._shape(self._sheets[place[0]].formulas[place[1]]).branches) for place in self._order)
         return {place: (count, self.taken.get(place, 0)) for place, count in ways if count}
 
     def close(self) -> None:
@@ -230,11 +238,12 @@ class FormulasLibrary(Engine):
                 if not self._fed:
                     self._order[sheet, i] = None
                     self._users.clear()
+                    self._read_by.clear()
                 del under_way[sheet, i]
                 waiting.pop()
             else:
                 under_way[sheet, i] = None
-                needed = [(cells.sheet, j) for cells in self._references(sheet, i) for j in self._open(cells)]
+                needed = [(cells.sheet, j) for cells in self._references((sheet, i)) for j in self._open(cells)]
                 circle = next((place for place in needed if place in under_way), None)
                 if circle:
                     raise FormulaError(f"{formula.cells.absolute} depends on itself, by way of {circle[0]}.")
@@ -244,18 +253,12 @@ class FormulasLibrary(Engine):
         """What a formula's cells show; which branches it takes is kept. What it refers to has been evaluated."""
         sheet, i = place
         formula = self._sheets[sheet].formulas[i]
-        self._bits, self._taken = self._branches(formula), 0
-        value = self._evaluated(formula)
-        if self._taken:
-            self.taken[place] = self.taken.get(place, 0) | self._taken
+        at = Evaluation(self._value, self._arguments_of(place), formula.cells)
+        value = self._in_cells(self._shape(formula).run(at), formula)
+        if at.taken:
+            self.taken[place] = self.taken.get(place, 0) | at.taken
         self.evaluated[sheet] = self.evaluated.get(sheet, 0) + 1
         return value
-
-    def _branches(self, formula: Formula) -> dict[int, int]:
-        root = self._tree(formula).root
-        if id(root) not in self._first_bits:  # formulas of one shape share it, and it is kept
-            self._first_bits[id(root)] = first_bits(root)
-        return self._first_bits[id(root)]
 
     def _open(self, cells: Range) -> list[int]:
         """The formulas over some cells that have no result yet."""
@@ -286,12 +289,20 @@ class FormulasLibrary(Engine):
                 raise FormulaError(f"{formula.cells.absolute} cannot be evaluated: {e}.") from e
         return self._trees[formula.text]
 
-    def _references(self, sheet: str, i: int) -> list[Range]:
-        if (sheet, i) not in self._needed:
-            formula = self._sheets[sheet].formulas[i]
-            texts = [argument for argument in self._tree(formula).arguments if isinstance(argument, str)]
-            self._needed[sheet, i] = [self._place(text, formula.cells) for text in texts]
-        return self._needed[sheet, i]
+    def _references(self, place: Place) -> list[Range]:
+        if place not in self._needed:
+            self._needed[place] = _references_in(self._arguments_of(place))
+        return self._needed[place]
+
+    def _arguments_of(self, place: Place) -> tuple[Range | float, ...]:
+        if place not in self._arguments:
+            self._arguments[place] = self._placed(self._sheets[place[0]].formulas[place[1]])
+        return self._arguments[place]
+
+    def _placed(self, formula: Formula) -> tuple[Range | float, ...]:
+        """A formula's references, as the cells that they mean, and its numbers. Raises FormulaError."""
+        arguments = self._tree(formula).arguments
+        return tuple([a if isinstance(a, float) else self._place(a, formula.cells) for a in arguments])
 
     def _place(self, text: str, seen_from: Range) -> Range:
         """The cells that a reference or a name in a formula means. Raises FormulaError."""
@@ -307,10 +318,15 @@ class FormulasLibrary(Engine):
             self._places[key] = cells or self._book.named(text)
         return self._places[key]
 
-    def _evaluated(self, formula: Formula) -> Values:
-        tree = self._tree(formula)
+    def _shape(self, formula: Formula) -> Compiled:
+        root = self._tree(formula).root
+        if id(root) not in self._shapes:  # formulas of one shape share it, and it is kept
+            self._shapes[id(root)] = compiled(root)
+        return self._shapes[id(root)]
+
+    def _in_cells(self, value: Any, formula: Formula) -> Values:
+        """A formula's value as its cells show it."""
         cells = formula.cells
-        value = self._node(tree.root, tree, cells)
         if type(value) in (float, int, str) and cells.height == cells.width == 1:  # most of them, without a detour
             return np.array([[value]], dtype=object if type(value) is str else np.float64)
         values = np.asarray(value, dtype=None if isinstance(value, np.ndarray) else object)
@@ -320,82 +336,6 @@ class FormulasLibrary(Engine):
         if values.dtype == object:
             values = np.array([0.0 if v is EMPTY else v for v in values.flat], dtype=object).reshape(values.shape)
         return _fitted(_settled(values), cells.height, cells.width)
-
-    def _node(self, node: Node, tree: Tree, cells: Range) -> Any:
-        """The value of a part of a formula, as the library's functions take and give it."""
-        if isinstance(node, Constant):
-            return node.value
-        if isinstance(node, Argument):
-            argument = tree.arguments[node.number]
-            return self._value(self._place(argument, cells)) if isinstance(argument, str) else argument
-        if node.name == "IF":
-            return self._if(node, tree, cells)
-        if node.name == "CHOOSE":
-            chosen = self._chosen(node, tree, cells)
-            return NO_VALUE if chosen is None else self._node(chosen, tree, cells)
-        if node.name == ":":
-            block = self._block(node, tree, cells)
-            return self._value(block) if block else NO_REFERENCE
-        if node.name in REFERRING:
-            where = self._block(node.arguments[0], tree, cells) if node.arguments else cells
-            return node.function(*node.extra, Ranges().push(where.a1)) if where else NO_REFERENCE
-        values = [self._node(argument, tree, cells) for argument in node.arguments]
-        if node.name == "IFERROR":
-            for failed in {isinstance(value, XlError) for value in np.ravel(np.asarray(values[0], dtype=object))}:
-                self._take(node, int(failed))
-        try:
-            return gaps.WORKAROUNDS.get(node.name, gaps.plain)(node, values)
-        except Exception as e:
-            raise FormulaError(
-                f"{cells.absolute} cannot be evaluated: the formulas library fails in {node.name}: {e}."
-            ) from e
-
-    def _if(self, node: Call, tree: Tree, cells: Range) -> Any:
-        """IF calculates only the branch that it takes, unless its condition is an array."""
-        condition = self._node(node.arguments[0], tree, cells)
-        one = np.ravel(condition)
-        if len(one) == 1 and isinstance(one[0], bool | np.bool_ | int | float):
-            self._take(node, 0 if one[0] else 1)
-            if one[0]:
-                return self._node(node.arguments[1], tree, cells)
-            return self._node(node.arguments[2], tree, cells) if len(node.arguments) > 2 else False
-        known = one if one.dtype.kind in "bif" else [v for v in one if isinstance(v, bool | np.bool_ | int | float)]
-        for kind in {bool(value) for value in np.unique(np.asarray(known))}:
-            self._take(node, 0 if kind else 1)
-        branches = [self._node(argument, tree, cells) for argument in node.arguments[1:]]
-        found = gaps.each_by(condition, branches)
-        return node.function(*node.extra, condition, *branches) if found is None else found
-
-    def _chosen(self, node: Call, tree: Tree, cells: Range) -> Node | None:
-        """The value that CHOOSE takes; only that one is calculated, as a spreadsheet does."""
-        number = gaps.whole(self._node(node.arguments[0], tree, cells))
-        if number is None or not 1 <= number < len(node.arguments):
-            return None
-        self._take(node, number - 1)
-        return node.arguments[number]
-
-    def _take(self, node: Call, branch: int) -> None:
-        self._taken |= 1 << (self._bits[id(node)] + branch)
-
-    def _block(self, node: Node, tree: Tree, cells: Range) -> Range | None:
-        """The cells that a reference, an INDEX or a range between two of them stands for."""
-        if isinstance(node, Argument) and isinstance(tree.arguments[node.number], str):
-            return self._place(str(tree.arguments[node.number]), cells)
-        if isinstance(node, Call) and node.name == "INDEX":
-            of = self._block(node.arguments[0], tree, cells)
-            numbers = [self._node(argument, tree, cells) for argument in node.arguments[1:]]
-            row, column = ([*numbers, None])[:2]
-            found = gaps.first_and_last(row, column, of.height, of.width) if of else None
-            if of and found:
-                return of.rows(found[0], found[0] + found[2]).columns(found[1], found[1] + found[3])
-        if isinstance(node, Call) and node.name == "CHOOSE":
-            chosen = self._chosen(node, tree, cells)
-            return self._block(chosen, tree, cells) if chosen else None
-        if isinstance(node, Call) and node.name == ":":
-            first, last = (self._block(argument, tree, cells) for argument in node.arguments)
-            if first and last and first.sheet == last.sheet:
-                return _around(first, last)
-        return None
 
     def _value(self, cells: Range) -> Values:
         """What some cells show, as the library takes it; formulas among them have been evaluated."""
@@ -471,6 +411,17 @@ class FormulasLibrary(Engine):
         return values
 
 
+def _references_in(arguments: tuple[Range | float, ...]) -> list[Range]:
+    return [argument for argument in arguments if isinstance(argument, Range)]
+
+
+def _overlapping(blocks: list[Range], *known: Iterable[Range]) -> set[Range]:
+    """Those that share a cell with one of the blocks."""
+    sheets = {block.sheet for block in blocks}
+    near = (cells for ranges in known for cells in ranges if cells.sheet in sheets)
+    return {cells for cells in near if any(overlap(cells, block) for block in blocks)}
+
+
 def _equal(a: Values, b: Values) -> bool:
     """Whether two blocks show the same, to the last bit."""
     if a.size == 1:
@@ -484,13 +435,6 @@ def _filled(token: Any, height: int, width: int) -> Values:
     values = np.empty((height, width), dtype=object)
     values.fill(token)
     return values
-
-
-def _around(first: Range, last: Range) -> Range:
-    row, column = min(first.row, last.row), min(first.column, last.column)
-    height = max(first.row + first.height, last.row + last.height) - row
-    width = max(first.column + first.width, last.column + last.width) - column
-    return Range(first.sheet, row, column, height, width)
 
 
 def _fitted(values: Values, height: int, width: int) -> Values:

@@ -6,6 +6,7 @@ import re
 import zlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol, cast
 
@@ -63,7 +64,7 @@ class Model:
     precision: int = 0
     companions: Companions = NONE
 
-    @property
+    @cached_property
     def parameters(self) -> int:
         """How many numbers the checkpoint holds."""
         return sum(int(np.prod(shape)) for shape in self.weights.shapes().values())

@@ -12,6 +12,7 @@ from uuid import uuid4
 
 from joblib import Parallel, delayed
 from joblib.externals.loky import get_reusable_executor
+from threadpoolctl import threadpool_limits
 
 from xlgpt.engines import FormulasLibrary, Traits, start
 from xlgpt.errors import UsageError
@@ -168,7 +169,8 @@ def _trying(task: _Task, groups: list[list[Case]], jobs: int, here: Trial) -> It
     parallel = Parallel(n_jobs=jobs, return_as="generator")
     away = parallel(delayed(task.tried)(group) for group in groups[:-1])  # they begin at once
     try:
-        last = _tried(here, groups[-1])
+        with threadpool_limits(1):  # as joblib has it in the others: NumPy's threads would wait for each other
+            last = _tried(here, groups[-1])
         yield from away
         yield last
     finally:  # they would stay for minutes, and keep what they hold

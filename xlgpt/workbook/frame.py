@@ -3,6 +3,7 @@
 import io
 import zipfile
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import groupby
 from typing import Any
 
@@ -278,10 +279,17 @@ def _write_labels(worksheet: Any, styles: Styles, plan: Plan, placed: Placed) ->
 
 def _write_tokens(worksheet: Any, styles: Styles, plan: Plan, placed: Placed) -> None:
     """The position and the token of each row."""
-    for i in range(placed.cells.height):
-        for column, (name, style) in enumerate((("position", styles.place), ("tokens", styles.label))):
-            source = plan.layout.names[name].rows(i, i + 1).absolute  # so that no two are alike
-            worksheet.write_formula(placed.cells.row + i, column, f"={source}", style, _label(plan, name, i))
+    for column, (name, style) in enumerate((("position", styles.place), ("tokens", styles.label))):
+        sources, known = _row_by_row(plan.layout.names[name]), plan.values.get(name, ())
+        for i in range(placed.cells.height):
+            shown = known[i] if i < len(known) else ""
+            worksheet.write_formula(placed.cells.row + i, column, sources[i], style, shown)
+
+
+@lru_cache(maxsize=4)  # every group of rows has these labels
+def _row_by_row(cells: Range) -> list[str]:
+    """A formula for each row of a column, absolute, so that no two are alike."""
+    return [f"={cells.rows(i, i + 1).absolute}" for i in range(cells.height)]
 
 
 def _write_numbers(worksheet: Any, styles: Styles, placed: Placed, column: int, rows: int) -> None:

@@ -47,12 +47,12 @@ class Plan:
     prompt: str
     layout: Layout
     given: Settings
-    is_filled: bool = False  # whether `given` holds these too
+    is_read: bool = False  # from a workbook: `given` is all that its cells hold, and the weights are those in its cells
 
     @cached_property
     def settings(self) -> Settings:
         """What stands in the cells that a person may change. Raises BadCheckpoint."""
-        if self.is_filled:
+        if self.is_read:
             return self.given
         sheets = self.layout.room.sheets
         means = usual_means(self.model).cells() if "circuit" in sheets else {}
@@ -62,7 +62,8 @@ class Plan:
     @cached_property
     def _run(self) -> Run:
         """The forward pass with the weights as the cells hold them; for all else the model's own are near enough."""
-        run = run_with_cache(self.prompt, in_cells(self.model), self.layout, self.given)
+        model = self.model if self.is_read else in_cells(self.model)
+        run = run_with_cache(self.prompt, model, self.layout, self.given)
         return replace(run, model=self.model)
 
     @cached_property

@@ -32,9 +32,8 @@ class Best:
 
 def scores(model: Model, x: Array) -> Array:
     """A score for every token of the vocabulary: [N, D] -> [N, V]."""
-    return np.concatenate(
-        [x @ part.T.astype(np.float64) for part in slices(model.weights.tensor(model.config.unembedding))], axis=-1
-    )
+    parts = slices(model.weights.tensor(model.config.unembedding))
+    return np.concatenate([x @ part.T.astype(np.float64, copy=False) for part in parts], axis=-1)
 
 
 def codes(scored: Array) -> Array:
