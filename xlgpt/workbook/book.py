@@ -18,6 +18,7 @@ from xlgpt.errors import BrokenWorkbook, ForeignWorkbook, NotAWorkbook, PromptTo
 from xlgpt.model.checkpoint import Model, Weights
 from xlgpt.model.companions import Companions
 from xlgpt.model.config import ACTIVATIONS, GPT2Config, weight_shapes
+from xlgpt.model.notation import BINARY, DECIMAL, Notation
 from xlgpt.model.tokenizer import Tokenizer, check_text
 from xlgpt.xlsb import read as xlsb
 from xlgpt.xlsb.package_parts import BOOK
@@ -296,6 +297,11 @@ class Book:
     def matmul(self) -> Matmul:
         """How matrix products stand in cells."""
         return "sumproduct" if self.has("matmul") and self.constant("matmul") == "sumproduct" else "mmult"
+
+    @property
+    def notation(self) -> Notation:
+        """How its cells write weights."""
+        return BINARY if self.scope else DECIMAL
 
     @cached_property
     def precision(self) -> int:
