@@ -216,6 +216,16 @@ def tiny_book(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def twins(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The bundled model's workbook as .xlsb and as .xlsx, with every sheet and few rows."""
+    import xlgpt
+
+    folder, few = tmp_path_factory.mktemp("twins"), {"context": 10, "max_bytes": 40, "generate": 2}
+    xlsb, xlsx = (xlgpt.build(folder / f"tiny.{ending}", model="tiny", **few).path for ending in ("xlsb", "xlsx"))
+    return xlsb, xlsx
+
+
+@pytest.fixture(scope="session")
 def sheetjs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The script, beside the packages that package-lock.json names."""
     folder = shutil.copytree(Path(__file__).parent / "sheetjs", tmp_path_factory.mktemp("npm") / "sheetjs")

@@ -85,3 +85,11 @@ def problems(book: Book, read: dict[str, Grid], prompt: Prompt, settings: Settin
             cell = Range(sheet, row, column)
             found.append(compare("", cell, part(read[sheet], cell), np.array([[value]], dtype=object)).problem)
     return [problem for problem in found if problem]
+
+
+def are_alike(sheet: str, one: Any, other: Any) -> bool:
+    """The same, or as near as what is calculated from a float32 and from its shortest decimal.
+
+    The sheet Proof has sums of thousands of numbers that cancel.
+    """
+    return one == other or abs(one - other) <= (1e-4 if sheet == "Proof" else 2e-6) * max(1, abs(other))

@@ -83,7 +83,9 @@ def cli() -> None:
     show_default=True,
     help="How a matrix product becomes cells: sumproduct is faster in LibreOffice and takes more of them.",
 )
-@click.option("--precision", type=int, help="Significant digits of a weight.  [default: all, bit for bit]")
+@click.option(
+    "--precision", type=int, help="Significant digits of a weight; in .xlsb as bits.  [default: all, bit for bit]"
+)
 @click.option("--seed", type=int, default=0, show_default=True, help="The seed of a random model.")
 @click.option("--sheets", default="all", show_default=True, help="Those that look inside: all, none, or NAME,NAME,…")
 @click.option("--steering", type=click.Path(path_type=Path), help="A file of vectors: .npy, .npz or .safetensors.")
@@ -91,7 +93,7 @@ def cli() -> None:
 @click.option("--features", help="Which of its features: N,N,…  [default: the most active in the prompt]")
 @click.option("--jobs", type=int, help="How many processes pack a large model's weights.  [default: one on each core]")
 def build_command(out: Path, **options: Any) -> None:
-    """Write the workbook OUT.xlsx from a GPT-2 checkpoint."""
+    """Write the workbook OUT (.xlsx, or the smaller .xlsb) from a GPT-2 checkpoint."""
     with progress_bars() as report:
         built = build(out, progress=report, **options)
     click.echo(str(built))
@@ -125,7 +127,7 @@ def tokenize_command(text: str, model: str) -> None:
 @click.option("--start-timeout", type=float, default=60, show_default=True, help="Seconds LibreOffice has to start.")
 @click.option("-v", "--verbose", is_flag=True, help="A line for every named range, and for all that was not checked.")
 def check_command(book: Path, as_json: bool, junit: Path | None, verbose: bool, **options: Any) -> None:
-    """Read every formula of BOOK.xlsx, calculate it from end to end, and hold every cell against NumPy."""
+    """Read every formula of BOOK (.xlsx or .xlsb), calculate it from end to end, and hold every cell against NumPy."""
     with progress_bars() as bars:
         report = check(book, progress=bars, **options)
     if junit:
@@ -161,7 +163,7 @@ def run_command(
     start_timeout: float,
     **options: float | None,
 ) -> None:
-    """Calculate what BOOK.xlsx says comes next."""
+    """Calculate what BOOK (.xlsx or .xlsb) says comes next."""
     sampling = {name: value for name, value in options.items() if value is not None}
     with Session(book, engine, start_timeout) as session:
         if prompt is not None or not interactive:
@@ -182,12 +184,12 @@ def run_command(
 @click.option(
     "--ablate", type=click.Choice(ABLATIONS), default="mean", show_default=True, help="What a switched-off part gives."
 )
-@click.option("--out", type=click.Path(path_type=Path), help="A copy of BOOK.xlsx to write, with all else off.")
+@click.option("--out", type=click.Path(path_type=Path), help="A copy of BOOK to write, with all else off.")
 @click.option("--json", "as_json", is_flag=True, help="Print the circuit as JSON.")
 def circuit_command(
     book: Path, prompts: Path, target: str | None, ablate: Ablation, out: Path | None, as_json: bool
 ) -> None:
-    """Find the few heads and MLPs of BOOK.xlsx that keep the answer right on all prompts."""
+    """Find the few heads and MLPs of BOOK (.xlsx or .xlsb) that keep the answer right on all prompts."""
     if out:
         check_fillable(Book(book), out, "circuit.heads")
     with progress_bars() as report:

@@ -66,7 +66,7 @@ class TemplateError(XlgptError):
 
 
 class NotAWorkbook(XlgptError):
-    """The file is not there, is no .xlsx, is locked by a password, or is damaged as a zip archive."""
+    """The file is not there, is neither .xlsx nor .xlsb, is locked by a password, or is damaged as a zip archive."""
 
 
 class ForeignWorkbook(XlgptError):

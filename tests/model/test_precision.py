@@ -1,7 +1,9 @@
 """Weights with fewer digits: rounded as Python's own formatting rounds, in the file, and in what check expects."""
 
 import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import orjson
@@ -10,11 +12,14 @@ import pytest
 import xlgpt
 from xlgpt.errors import UsageError, WorkbookTooLarge
 from xlgpt.model.checkpoint import load
-from xlgpt.model.precision import rounded, shortest, significant
+from xlgpt.model.notation import BINARY, bits, cut, shortest, significant
+from xlgpt.model.precision import rounded
 from xlgpt.progress import silent
 from xlgpt.verify.check_weights import Given, check_weights
 from xlgpt.workbook.book import Book
 from xlgpt.xlsx.worksheet import rows
+
+Rounding = Callable[[Any, int], Any]
 
 
 @pytest.mark.parametrize("digits", range(1, 10))
@@ -26,8 +31,41 @@ def test_rounds_as_python_prints(digits: int) -> None:
     assert np.array_equal(significant(numbers, digits), wanted)
 
 
-def test_the_largest_float32_stays_finite() -> None:
-    assert np.isfinite(significant(np.array([np.finfo(np.float32).max], dtype=np.float32), 2)).all()
+@pytest.mark.parametrize("digits", range(1, 10))
+def test_in_binary_it_rounds_to_the_nearest_and_finer_than_the_digits(digits: int) -> None:
+    """As NumPy's rint rounds mantissas; up to 5 digits are the upper 30 bits of a double."""
+    rng = np.random.default_rng(digits)
+    numbers = (rng.normal(size=20_000) * 10 ** rng.uniform(-9, 9, 20_000)).astype(np.float32)
+    numbers[:4] = 0, 1, -1, 1 + 2**-18 * 0.5  # the last is as near to 1 as to the number above
+    found = cut(numbers, digits)
+    mantissa, exponent = np.frexp(numbers.astype(float))
+    kept = 2.0 ** (bits(digits) + 1)
+    assert np.array_equal(found, np.ldexp(np.rint(mantissa * kept) / kept, exponent).astype(np.float32))
+    assert (np.abs(found - numbers) <= np.abs(significant(numbers, digits) - numbers).max()).all()
+    assert (np.abs(found - numbers.astype(float)) <= 0.5 * 10.0**-digits * np.abs(numbers)).all()
+    if digits <= 5:
+        assert not (found.astype(float).view(np.uint64) & ((1 << 34) - 1)).any()
+
+
+@pytest.mark.parametrize("rounded_to", [significant, cut])
+@pytest.mark.parametrize("digits", range(1, 10))
+def test_the_largest_float32_stays_finite(rounded_to: Rounding, digits: int) -> None:
+    largest = np.finfo(np.float32).max
+    found = rounded_to(np.array([largest, -largest], dtype=np.float32), digits)
+    assert np.isfinite(found).all()
+    assert found[0] == -found[1] > 0.85 * largest
+
+
+@pytest.fixture(scope="module")
+def coarse_xlsb(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("precision") / "coarse.xlsb"
+    return xlgpt.build(path, model="tiny", context=4, max_bytes=12, prompt="T", sheets="none", precision=3).path
+
+
+def test_check_knows_how_binary_weights_are_rounded(coarse_xlsb: Path) -> None:
+    for digits, is_right in ((3, True), (2, False), (4, False), (0, False)):
+        found = check_weights(Book(coarse_xlsb), Given(rounded(load("tiny"), digits, BINARY)), silent)
+        assert is_right != any(sheet.problems for sheet in found)
 
 
 @pytest.fixture(scope="module")

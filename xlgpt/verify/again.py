@@ -15,7 +15,7 @@ from xlgpt.xlsx.worksheet import Cells, Scalar
 
 def plan_again(book: Book) -> Plan:
     """The plan that a workbook was built from, by the facts in it."""
-    return Plan(book.model, book.prompt.text, book.layout, book.settings, is_read=True)
+    return Plan(book.model, book.prompt.text, book.layout, book.settings, book.notation, is_read=True)
 
 
 class Again:

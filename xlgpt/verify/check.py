@@ -71,7 +71,7 @@ def check(
             own = [[Case(book.prompt_of(text), book.settings)] for text in prompts]
             traits = calculating.traits
             groups = own or usual(book, not traits.is_open or last_rows is not None, traits.sorts)
-            given = Given(rounded(load(model), book.precision), steering, sae) if model else None
+            given = Given(rounded(load(model), book.precision, book.notation), steering, sae) if model else None
             weights = tuple(check_weights(book, given, progress))
             proof, sheets, tried = NOTHING_READ, list[CheckedSheet](), list[_Tried]()
             if not any(sheet.problems for sheet in weights if sheet.sheet in book.weights.sheets):

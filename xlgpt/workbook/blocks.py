@@ -7,7 +7,7 @@ from functools import cached_property
 import numpy as np
 
 from xlgpt.compiler.layout import Placed
-from xlgpt.model.precision import significant
+from xlgpt.model.notation import significant
 from xlgpt.oracle.values import Values, on_sheet
 from xlgpt.workbook.plan import Plan
 from xlgpt.workbook.tables import Table

@@ -18,6 +18,7 @@ from xlgpt.errors import BrokenWorkbook, ForeignWorkbook, NotAWorkbook, PromptTo
 from xlgpt.model.checkpoint import Model, Weights
 from xlgpt.model.companions import Companions
 from xlgpt.model.config import ACTIVATIONS, GPT2Config, weight_shapes
+from xlgpt.model.notation import BINARY, DECIMAL, Notation
 from xlgpt.model.tokenizer import Tokenizer, check_text
 from xlgpt.xlsb import read as xlsb
 from xlgpt.xlsb.package_parts import BOOK
@@ -142,10 +143,18 @@ class BookWeights:
         """The same from the records of an .xlsb."""
         for run in xlsb.number_runs(self._book.path, self._book.part(sheet)):
             name = of_row.get(run.row)
-            if name is not None:
-                place, columns = places[name], run.columns.astype(np.int64) - places[name].column
-                inside = (columns >= 0) & (columns < place.width) & np.isfinite(run.values)
-                tensors[name][run.row - place.row, columns[inside]] = run.values[inside]
+            if name is None:
+                continue
+            place, (first, last) = places[name], run.columns[[0, -1]].astype(np.int64)
+            line = tensors[name][run.row - place.row]
+            if last - first == len(run.columns) - 1 and place.column <= first and last < place.column + place.width:
+                line[first - place.column : last - place.column + 1] = run.values
+            else:
+                columns = run.columns.astype(np.int64) - place.column
+                inside = (columns >= 0) & (columns < place.width)
+                line[columns[inside]] = run.values[inside]
+        for tensor in tensors.values():
+            tensor[~np.isfinite(tensor)] = np.nan
 
 
 def _fill(line: Array, place: Range, cells: bytes, strings: list[str]) -> None:
@@ -296,6 +305,11 @@ class Book:
     def matmul(self) -> Matmul:
         """How matrix products stand in cells."""
         return "sumproduct" if self.has("matmul") and self.constant("matmul") == "sumproduct" else "mmult"
+
+    @property
+    def notation(self) -> Notation:
+        """How its cells write weights."""
+        return BINARY if self.scope else DECIMAL
 
     @cached_property
     def precision(self) -> int:

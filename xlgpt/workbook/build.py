@@ -8,12 +8,13 @@ from typing import Any
 from xlgpt.errors import UsageError
 from xlgpt.memory import peak_memory, uncollected
 from xlgpt.model.checkpoint import load
+from xlgpt.model.notation import BINARY, DECIMAL
 from xlgpt.model.precision import rounded
 from xlgpt.progress import Progress, silent
 from xlgpt.workbook.options import Options
 from xlgpt.workbook.plan import Plan, make_plan
 from xlgpt.workbook.write import Written, write_workbook
-from xlgpt.xlsx.package import check_target
+from xlgpt.xlsx.package import check_target, is_xlsb
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,8 @@ def build(
     options = Options(model, prompt, **more)
     progress("Finding the model", 0, 1)
     with peak_memory() as peak, uncollected():
-        plan = make_plan(rounded(load(model, options.seed), options.precision), options)
+        notation = BINARY if is_xlsb(Path(path)) else DECIMAL
+        plan = make_plan(rounded(load(model, options.seed), options.precision, notation), options, notation)
         if options.sheets != "all":
             _check_there(options.views, plan)
         written: Written = write_workbook(Path(path), plan, progress, options.jobs)

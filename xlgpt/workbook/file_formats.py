@@ -2,12 +2,10 @@
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import NamedTuple, Protocol
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any, NamedTuple, Protocol
 
 from xlgpt.workbook.frame import Frame
+from xlgpt.workbook.plan import Plan
 from xlgpt.xlsb import package_parts
 from xlgpt.xlsb import sheet_data as xlsb
 from xlgpt.xlsb.book_part import Book
@@ -20,7 +18,8 @@ from xlgpt.xlsx.archive import STRINGS
 from xlgpt.xlsx.rows import Row
 
 CELLS = b"<sheetData/>"  # where a sheet's rows belong
-NumberRows = Callable[[NDArray[np.float32], int | None], Iterator[bytes]]
+NumberRows = Callable[[Any, int], Iterator[bytes]]  # of a matrix whose first row is that one
+RK_DIGITS = 5  # so many significant digits of a weight fit an RkNumber (xlgpt.model.notation.bits)
 
 
 class SheetData(Protocol):
@@ -44,8 +43,6 @@ class SheetPart(NamedTuple):
 class FileFormat(Protocol):
     """Writes the parts of a frame."""
 
-    number_rows: NumberRows
-
     def sheet(self, part: str) -> SheetPart:
         """A sheet, by the name of its part in the frame."""
 
@@ -56,10 +53,13 @@ class FileFormat(Protocol):
 class Xlsx:
     """The parts as XlsxWriter makes them."""
 
-    number_rows: NumberRows = staticmethod(xlsx.number_rows)
-
     def __init__(self, frame: Frame):
         self._frame, self._strings = frame, xlsx.Strings()
+
+    @staticmethod
+    def number_rows(plan: Plan) -> NumberRows:
+        """What makes cells of a plan's weights."""
+        return partial(xlsx.number_rows, is_bare=plan.is_bare)
 
     def sheet(self, part: str) -> SheetPart:
         """A sheet, by the name of its part."""
@@ -79,11 +79,15 @@ class Xlsb:
     stand in the file all the same.
     """
 
-    number_rows: NumberRows = staticmethod(xlsb.number_rows)
-
     def __init__(self, frame: Frame):
         self._frame, self._strings = frame, xlsb.Strings()
         self._book = Book(frame.file.read("xl/workbook.xml"))
+
+    @staticmethod
+    def number_rows(plan: Plan) -> NumberRows:
+        """What makes cells of a plan's weights."""
+        as_rk = 1 <= plan.model.precision <= RK_DIGITS
+        return partial(xlsb.number_rows, as_rk=as_rk, is_short=plan.is_bare)
 
     def sheet(self, part: str) -> SheetPart:
         """A sheet, by the name of its part in the frame."""

@@ -19,7 +19,8 @@ class Options:
     prompt the workbook can cut into tokens, 256 unless told (128 for a small model). generate: how many tokens it can
     write behind the prompt, 8 unless told (32 for a small model). matmul: how a matrix product becomes cells: mmult,
     sumproduct (faster in LibreOffice, more cells) or auto. precision: to how many significant digits weights are
-    rounded; None writes each so that it reads back bit for bit. seed: of a random model.
+    rounded, in an .xlsb to bits that are finer; None writes each so that it reads back bit for bit. seed: of a random
+    model.
     sheets: those that look inside the model, all, none, or some of their names with commas between.
     steering: a file of vectors (.npy, .npz or .safetensors) for the sheet Steering. sae: the folder of a sparse
     autoencoder (SAELens) for the sheet Features. features: their numbers, with commas between; by default those that

@@ -16,6 +16,7 @@ from xlgpt.interp.mean_activations import usual_means
 from xlgpt.interp.vectors_and_features import Directions, find_directions
 from xlgpt.model.bpe import check_vocabulary
 from xlgpt.model.checkpoint import Model
+from xlgpt.model.notation import DECIMAL, Notation
 from xlgpt.model.precision import in_cells
 from xlgpt.model.tokenizer import check_text
 from xlgpt.oracle.values import Values, look_inside, run_with_cache
@@ -32,8 +33,6 @@ NEW_TOKENS, SMALL_NEW_TOKENS = 8, 32  # that it can write; more where a row is c
 DEFAULT_BYTES, SMALL_BYTES = 256, 128  # of a prompt; the smaller for a model that calculates by itself
 MOST_BYTES = 1000  # the sheet BPE merges has twice as many columns, and half their square in cells
 CELL_TEXT = 32_767  # characters in one cell, counted in UTF-16 (Excel's specifications and limits)
-# Measured: a weight's decimal and its tags, compressed, by its significant digits; 0 for the shortest that is exact.
-BYTES_A_WEIGHT = {0: 6.1, 1: 2.0, 2: 2.6, 3: 3.3, 4: 3.9, 5: 4.6, 6: 5.2, 7: 5.8, 8: 6.1, 9: 6.1}
 LEAST_DIGITS = 3  # of weights that a model still speaks with
 MANUAL_FROM = 3_000_000  # weights; above it a recalculation takes long enough to be asked for
 BARE_FROM = 10_000_000  # weights; above it a reference in each cell would make the file half as large again
@@ -41,13 +40,18 @@ BARE_FROM = 10_000_000  # weights; above it a reference in each cell would make 
 
 @dataclass(frozen=True)
 class Plan:
-    """A model, a prompt, and where everything stands; the rest follows from these, and is made when first asked for."""
+    """A model, a prompt, and where everything stands; the rest follows from these, and is made when first asked for.
+
+    notation: of the file that it is for. is_read: whether it was read from a workbook: `given` then holds all that its
+    cells to change do, and the weights are those in its cells.
+    """
 
     model: Model
     prompt: str
     layout: Layout
     given: Settings
-    is_read: bool = False  # from a workbook: `given` is all that its cells hold, and the weights are those in its cells
+    notation: Notation = DECIMAL
+    is_read: bool = False
 
     @cached_property
     def settings(self) -> Settings:
@@ -62,7 +66,7 @@ class Plan:
     @cached_property
     def _run(self) -> Run:
         """The forward pass with the weights as the cells hold them; for all else the model's own are near enough."""
-        model = self.model if self.is_read else in_cells(self.model)
+        model = self.model if self.is_read else in_cells(self.model, self.notation)
         run = run_with_cache(self.prompt, model, self.layout, self.given)
         return replace(run, model=self.model)
 
@@ -90,8 +94,8 @@ class Plan:
     def is_bare(self) -> bool:
         """Whether the sheets of weights hold nothing but numbers, which do not say where they stand.
 
-        So they take a third less of the file. Excel and LibreOffice count along; Gnumeric and IronCalc do not, but
-        neither could hold so many cells.
+        So they take a third less of the file. Excel and LibreOffice count along; Gnumeric and IronCalc do not in .xlsx,
+        but neither could hold so many cells; calamine and pyxlsb do not in .xlsb, and lose them.
         """
         return self.model.parameters > BARE_FROM
 
@@ -101,8 +105,10 @@ class Plan:
         return self.model.parameters > MANUAL_FROM
 
 
-def make_plan(model: Model, options: Options) -> Plan:
+def make_plan(model: Model, options: Options, notation: Notation = DECIMAL) -> Plan:
     """Lay the workbook out for a prompt; Steering and Features only where there is something for them.
+
+    notation: of the file that it is to become.
 
     Raises PromptTooLong, ContextTooLong, UsageError, SheetTooSmall, WorkbookTooLarge, BadVocabulary, BadVectors,
     BadAutoencoder, TemplateError.
@@ -125,10 +131,11 @@ def make_plan(model: Model, options: Options) -> Plan:
             f"The prompt has {len(ids)} tokens and the workbook rows for {context}; "
             f"shorten it, or give --context {len(ids)} or more (at most {positions})."
         )
-    _check_size(model)
+    _check_size(model, notation)
     directions = find_directions(model, ids, options.asked, room.sheets)
     layout = lay_out(model.config, _with(room, directions, len(ids)), len(model.tokenizer.merges))
-    return Plan(model, prompt, layout, filled_in(defaults(layout, model.parameters > MANUAL_FROM), directions))
+    settings = filled_in(defaults(layout, model.parameters > MANUAL_FROM), directions)
+    return Plan(model, prompt, layout, settings, notation)
 
 
 def _with(room: Room, directions: Directions, tokens: int) -> Room:
@@ -177,11 +184,12 @@ def _matmul(options: Options, is_large: bool) -> Matmul:
     return "sumproduct" if options.matmul == "sumproduct" else "mmult"
 
 
-def _check_size(model: Model) -> None:
+def _check_size(model: Model, notation: Notation) -> None:
     """Fail before the work where the file would surely pass what Excel reads."""
-    size = model.parameters * BYTES_A_WEIGHT[model.precision]
+    each = notation.bytes_a_weight
+    size = model.parameters * each[model.precision]
     if size > LIMIT:
-        fits = [n for n in range(LEAST_DIGITS, 8) if model.parameters * BYTES_A_WEIGHT[n] <= LIMIT]
+        fits = [n for n in range(LEAST_DIGITS, 8) if model.parameters * each[n] <= LIMIT]
         raise WorkbookTooLarge(
             f"{model.name} has {model.parameters:,} parameters; its workbook would have about {size / 1e9:.1f} GB, "
             "and beyond 4 GiB Excel does not read it. Build a smaller model"

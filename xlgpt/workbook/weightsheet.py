@@ -26,8 +26,8 @@ class Tensor:
     height: int
     width: int
     weights: Weights
-    number_rows: Callable[[Any, int | None], Iterator[bytes]]  # what makes them cells of a file
-    first: int | None = None  # its first row, from 0, where its cells are to say where they stand
+    number_rows: Callable[[Any, int], Iterator[bytes]]  # what makes them cells of a file
+    first: int  # its first row, from 0
 
     @property
     def size(self) -> int:
@@ -40,7 +40,7 @@ class Tensor:
         for piece in self.weights.pieces(self.name):
             rows = piece.reshape(-1, self.width)
             yield from self.number_rows(rows, first)
-            first = None if first is None else first + len(rows)
+            first += len(rows)
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from xlgpt.workbook.frame import Frame, framed
 from xlgpt.workbook.plan import Plan
 from xlgpt.workbook.streamed_worksheet import StreamedWorksheet
 from xlgpt.workbook.weightsheet import WORTH_IT, Tensor, packing
-from xlgpt.xlsx.package import XLSB, Package, Packed, replacing
+from xlgpt.xlsx.package import Package, Packed, is_xlsb, replacing
 
 TOGETHER = 256  # rows handed on to be compressed at a time
 
@@ -38,15 +38,14 @@ def write_workbook(path: Path, plan: Plan, progress: Progress, jobs: int | None 
 
     Raises OutputError, WorkbookTooLarge, BadCheckpoint, TemplateError, WorkerEnded.
     """
-    is_xlsb = path.suffix.lower() == XLSB
-    number_rows = (Xlsb if is_xlsb else Xlsx).number_rows
-    tensors_of = _tensors(plan, number_rows)
+    make = Xlsb if is_xlsb(path) else Xlsx
+    tensors_of = _tensors(plan, make.number_rows(plan))
     with replacing(path) as file, Package(file) as package, _packing(tensors_of, path, jobs) as packed:
         progress("Calculating the prompt", 0, 1)
         plan.values  # noqa: B018 - made when first asked for
         progress("Making the sheets", 0, 1)
         frame = framed(plan)
-        form: FileFormat = Xlsb(frame) if is_xlsb else Xlsx(frame)
+        form: FileFormat = make(frame)
         writer = _Writer(package, frame, form, plan)
         writer.add_sheets()
         done = 0
@@ -69,8 +68,7 @@ def _tensors(plan: Plan, number_rows: NumberRows) -> dict[str, list[Tensor]]:
 
 def _tensor(placed: PlacedWeight, plan: Plan, number_rows: NumberRows) -> Tensor:
     cells = placed.cells
-    first = None if plan.is_bare and number_rows is Xlsx.number_rows else cells.row
-    return Tensor(placed.weight.name, cells.height, cells.width, plan.model.weights, number_rows, first)
+    return Tensor(placed.weight.name, cells.height, cells.width, plan.model.weights, number_rows, cells.row)
 
 
 Rows = Iterable[bytes | Packed]

@@ -167,8 +167,10 @@ class SharedFormula(Record):
 class ShortCell(Record):
     """A cell in the column after that of the cell before it in the row, whose column it leaves out.
 
-    Not in [MS-XLSB], nor in any workbook of Excel's that we have: Excel reads it, as SheetJS found (bug 65510 of Apache
-    POI). LibreOffice and SheetJS read it too; calamine passes it over.
+    In no version of [MS-XLSB], and in none of the workbooks of Excel's that we have: Excel writes full cells. What is
+    known of it comes from programs whose files Excel opens: SheetJS, which has written it since 0.17.1 (2021) for every
+    cell that follows another and described it in bug 65510 of Apache POI, and Aspose.Cells before it (SheetJS issue
+    2172). LibreOffice and SheetJS read it; calamine and pyxlsb pass it over in silence.
     """
 
     style: int = item(INT)

@@ -3,6 +3,7 @@
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
+from functools import cache
 from typing import Any, ClassVar, NamedTuple, Self
 
 from xlgpt.errors import NotAWorkbook
@@ -50,7 +51,7 @@ def struct_form(form: str, make: Callable[..., Any] | None = None) -> Form:
         values = packed.unpack_from(payload, at)
         return (make(*values) if make else values if several else values[0]), at + packed.size
 
-    return Form(read, lambda value: packed.pack(*value) if several else packed.pack(value))
+    return Form(read, (lambda value: packed.pack(*value)) if several else packed.pack)
 
 
 def counted(form: str, make: Callable[..., Any]) -> Form:
@@ -124,6 +125,11 @@ def item(form: Form) -> Any:
     return field(metadata={"form": form})
 
 
+@cache
+def _writers(kind: type["Record"]) -> list[tuple[str, Callable[[Any], bytes]]]:
+    return [(each.name, each.metadata["form"].write) for each in fields(kind)]
+
+
 @dataclass(frozen=True)
 class Record:
     """A record with fields in their order. `identity`: its number."""
@@ -146,7 +152,8 @@ class Record:
 
     def payload(self) -> bytes:
         """Its bytes."""
-        return b"".join(each.metadata["form"].write(getattr(self, each.name)) for each in fields(self))
+        writers = _writers(type(self))  # type: ignore[arg-type]  # mypy takes the class's hash for its instances'
+        return b"".join([write(getattr(self, name)) for name, write in writers])
 
     def record(self) -> bytes:
         """It as it stands in a part."""

@@ -10,7 +10,8 @@ from xlgpt.xlsb.place import Place
 from xlgpt.xlsb.records import read_records, record
 from xlgpt.xlsb.workbook import Calculation
 
-CONSTANTS = range(1, 8)  # cells that hold no formula: blank, RK, error, boolean, real, text, shared text
+FULL, SHORT = range(1, 12), range(12, 19)  # cells that say in which column they stand, and cells that do not
+CONSTANTS = range(1, 8)  # of the former, those that hold no formula: blank, RK, error, boolean, real, texts
 ON_LOADING = 1
 
 
@@ -24,12 +25,16 @@ def filled(part: bytes, values: Mapping[Place, Any]) -> tuple[bytes, list[Place]
 
 
 def _filled(part: bytes, left: dict[Place, Any]) -> Iterator[bytes]:
-    row = -1
+    row = column = -1
     for identity, payload in read_records(part):
         if identity == RowHeader.identity:
-            (row,) = struct.unpack_from("<I", payload)
-        elif identity in CONSTANTS:
-            column, style = struct.unpack_from("<II", payload)
+            (row,), column = struct.unpack_from("<I", payload), -1
+        elif identity in FULL:
+            (column,) = struct.unpack_from("<I", payload)
+        elif identity in SHORT:
+            column += 1
+        if identity in CONSTANTS or identity in SHORT:
+            (style,) = struct.unpack_from("<I", payload, 0 if identity in SHORT else 4)
             place = Place(row, column)
             if place in left:
                 yield _cell(column, style, left.pop(place))

@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 
 from xlgpt.errors import BrokenWorkbook, NotAWorkbook, UnsupportedFormula
 from xlgpt.xlsb import ptg, workbook
-from xlgpt.xlsb.cells import ArrayFormula, Real, Rk, RowHeader, SharedFormula
+from xlgpt.xlsb.cells import END, ArrayFormula, Real, RowHeader, SharedFormula, ShortReal
 from xlgpt.xlsb.package_parts import BOOK, STRINGS
 from xlgpt.xlsb.place import Place
 from xlgpt.xlsb.records import head, read_records
 from xlgpt.xlsb.scope import Scope
-from xlgpt.xlsb.sheet_data import REALS, RKS
+from xlgpt.xlsb.sheet_data import OF
 from xlgpt.xlsb.styles import SharedString
 from xlgpt.xlsb.text import formula_text
 from xlgpt.xlsb.tokens import Compiled
@@ -108,7 +108,8 @@ def number_runs(path: Path, part: str) -> Iterator[Run]:
 
     Raises BrokenWorkbook.
     """
-    row, guess, ended = 0, 1024, False
+    row, column, ended = 0, -1, False
+    guesses = dict.fromkeys(_FORMS.values(), 1024)
     try:
         for data in _stretches(Archive(path).pieces(part)):
             at, last = 0, len(data.whole) - data.kept
@@ -120,13 +121,21 @@ def number_runs(path: Path, part: str) -> Iterator[Run]:
                         raise BrokenWorkbook(_cut(path, part))
                     if identity == RowHeader.identity:
                         (row,) = struct.unpack_from("<I", data.whole, start)
-                    ended = ended or identity == 146
+                        column = -1
+                    elif identity in _VALUES:
+                        (column,) = struct.unpack_from("<I", data.whole, start)
+                    elif identity in _SHORT:
+                        column += 1
+                    ended = ended or identity == END
                     at = start + size
                     continue
-                run = _run(data.whole, at, form, guess)
-                guess = len(run)
-                at += guess * form.itemsize
-                yield Run(row, run["column"], run["value"] if form is REALS else _numbers(run["value"].copy()))
+                run = _run(data.whole, at, form, guesses[form])
+                guesses[form] = len(run)
+                at += run.nbytes
+                is_short = identity in _SHORT
+                columns = np.arange(column + 1, column + 1 + len(run), dtype=np.uint32) if is_short else run["column"]
+                column = int(columns[-1])
+                yield Run(row, columns, run["value"] if identity in _REAL else _numbers(run["value"].copy()))
             data.read_to = at
     except (struct.error, IndexError, ValueError, NotAWorkbook) as e:
         raise BrokenWorkbook(_cut(path, part)) from e
@@ -138,17 +147,25 @@ def _cut(path: Path, part: str) -> str:
     return f"{path}: the part {part} ends in the middle of its rows; take an intact copy."
 
 
-_FORMS = {(Real.identity, REALS.itemsize - 2): REALS, (Rk.identity, RKS.itemsize - 2): RKS}
+_FORMS = {(record.identity, form.itemsize - 2): form for form, record in OF.items()}
+_REAL = {Real.identity, ShortReal.identity}
 
 
 def _run(data: bytes, at: int, form: np.dtype[Any], guess: int) -> NDArray[Any]:
-    """The records of a form that follow each other from a place on; about as many as guessed."""
-    count = min(guess + 1, (len(data) - at) // form.itemsize)
-    if not count:
+    """The records of a form that follow each other from a place on; quickest where they are as many as guessed."""
+    most = (len(data) - at) // form.itemsize
+    if not most:
         raise IndexError("a cell is cut off")
-    records = np.frombuffer(data, form, count, at)
-    same = (records["id"] == records["id"][0]) & (records["size"] == form.itemsize - 2)
-    return records if same.all() else records[: int(np.argmin(same))]
+    count = 0
+    while count < most:
+        count = min(max(2 * count, guess + 1), most)
+        records = np.frombuffer(data, form, count, at)
+        heads = np.ndarray(count, "<u2", data, at, form.itemsize)  # id and size
+        differs = heads != heads[0]
+        end = int(differs.argmax())
+        if differs[end]:
+            return records[:end]
+    return records
 
 
 @dataclass

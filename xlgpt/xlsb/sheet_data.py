@@ -1,7 +1,6 @@
 """A sheet's rows as records ([MS-XLSB] 2.1.7.62, CELLTABLE), many cells at a time.
 
-Only records of the specification: the short cells (12 to 18) that Excel reads as well would take a third less of the
-file, but they are in no specification and in none of Excel's own files, and calamine passes them over in silence.
+All are records of the specification but for the short cells of a large model's weights (ShortCell says whose they are).
 """
 
 import struct
@@ -12,8 +11,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xlgpt.xlsb.cells import ArrayFormula, Blank, NumberFormula, Real, Rk, RowHeader, SharedText, Span, TextFormula
+from xlgpt.xlsb.cells import (
+    ArrayFormula,
+    Blank,
+    NumberFormula,
+    Real,
+    Rk,
+    RowHeader,
+    SharedText,
+    ShortReal,
+    ShortRk,
+    Span,
+    TextFormula,
+)
 from xlgpt.xlsb.elements import block_of
+from xlgpt.xlsb.fields import Record
 from xlgpt.xlsb.place import Place
 from xlgpt.xlsb.ptg import EXPRESSION_OF
 from xlgpt.xlsb.records import record
@@ -32,28 +44,60 @@ SEGMENT = 1024  # columns to a span
 WHOLE = 1 << 29  # whole numbers below fit the 30 bits of an RkNumber ([MS-XLSB] 2.5.123)
 CHUNK = 1 << 15  # cells made at a time
 
+_SHORT_HEAD = [("id", "u1"), ("size", "u1"), ("style", "<u4")]
 _HEAD = [("id", "u1"), ("size", "u1"), ("column", "<u4"), ("style", "<u4")]
-REALS = np.dtype([*_HEAD, ("value", "<f8")])
-RKS = np.dtype([*_HEAD, ("value", "<u4")])
+REALS, SHORT_REALS = (np.dtype([*head, ("value", "<f8")]) for head in (_HEAD, _SHORT_HEAD))
+RKS, SHORT_RKS = (np.dtype([*head, ("value", "<u4")]) for head in (_HEAD, _SHORT_HEAD))
+OF: dict[np.dtype[Any], type[Record]] = {
+    REALS: Real,
+    SHORT_REALS: ShortReal,
+    RKS: Rk,
+    SHORT_RKS: ShortRk,
+}  # which record has that form
 _FORMULA = [("flags", "<u2"), ("length", "<u4"), ("token", "u1"), ("row", "<u4"), ("extra", "<u4"), ("first", "<u4")]
 NUMBER_MEMBERS = np.dtype([*_HEAD, ("value", "<f8"), *_FORMULA])
 EMPTY_MEMBERS = np.dtype([*_HEAD, ("value", "<u4"), *_FORMULA])  # the value: the length of the text
 _NUMBER = struct.Struct("<IIdHI")
 
 
-def number_rows(matrix: NDArray[np.float32], first: int | None = 0) -> Iterator[bytes]:
-    """A matrix as rows of numbers from column A on, each the float32 exactly, from the row of that number on."""
+def number_rows(
+    matrix: NDArray[np.float32], first: int = 0, as_rk: bool = False, is_short: bool = False
+) -> Iterator[bytes]:
+    """A matrix as rows of numbers from column A on, each the float32 exactly, from the row of that number on.
+
+    as_rk: of the double that each is, only the upper 30 bits, where all others are 0. is_short: all cells of a row but
+    the first are short, which takes a third less of the file.
+    """
     height, width = matrix.shape
+    full, rest = (RKS, SHORT_RKS) if as_rk else (REALS, SHORT_REALS)
+    cells = [_made(full, 1 if is_short else width), _made(rest, width - 1 if is_short else 0)]
+    cells[0]["column"] = np.arange(len(cells[0]))
     head = RowHeader(0, 0, USUAL_HEIGHT, USUAL, _spans([(0, width)])).record()
-    usual = np.frombuffer(head + _reals(0, 0, np.zeros(width)).tobytes(), np.uint8)
+    usual = np.frombuffer(head + b"".join(each.tobytes() for each in cells), np.uint8)
     place = head.index(bytes(8))  # of the row's number, behind which its style is 0, too
-    for start in range(0, height, step := max(1, CHUNK // width)):
-        piece = matrix[start : start + step]
-        rows = np.tile(usual, (len(piece), 1))
-        numbers = np.arange(len(piece), dtype="<u4") + (first or 0) + start
-        rows[:, place : place + 4] = numbers.astype("<u4")[:, None].view(np.uint8)
-        rows[:, len(head) :].view(REALS)["value"] = piece
-        yield rows.tobytes()
+    middle = len(head) + cells[0].nbytes
+    values = _cut if as_rk else np.asarray
+    rows = np.tile(usual, (min(height, step := max(1, CHUNK // width)), 1))
+    for start in range(0, height, step):
+        piece = values(matrix[start : start + step])
+        here = rows[: len(piece)]
+        numbers = np.arange(first + start, first + start + len(piece), dtype="<u4")
+        here[:, place : place + 4] = numbers[:, None].view(np.uint8)
+        here[:, len(head) : middle].view(full)["value"] = piece[:, : len(cells[0])]
+        here[:, middle:].view(rest)["value"] = piece[:, len(cells[0]) :]
+        yield here.tobytes()
+
+
+def _made(form: np.dtype[Any], count: int) -> NDArray[Any]:
+    """Cells of one form, each 0."""
+    made = np.zeros(count, form)
+    made["id"], made["size"] = OF[form].identity, form.itemsize - 2
+    return made
+
+
+def _cut(numbers: NDArray[np.float32]) -> NDArray[np.uint32]:
+    """The upper 30 bits of the double that each number is, as an RkNumber ([MS-XLSB] 2.5.123)."""
+    return (numbers.astype(np.float64).view(np.uint64) >> np.uint64(32)).astype(np.uint32) & np.uint32(0xFFFFFFFC)
 
 
 class Strings:
@@ -99,7 +143,7 @@ class SheetData:
                 return b"".join(self._calculated(cells, number))
             case Numbers():
                 self.cells += cells.width
-                return _numbers(cells.column, cells.style, np.array(cells.values))
+                return b"".join([_number(i, cells.style, value) for i, value in enumerate(cells.values, cells.column)])
         return self._constant(cells)
 
     def _constant(self, cell: Constant) -> bytes:
@@ -108,7 +152,7 @@ class SheetData:
         self.cells += 1
         if isinstance(cell.value, str):
             return SharedText(cell.column, cell.style, self._strings.index(cell.value)).record()
-        return _numbers(cell.column, cell.style, np.array([cell.value]))
+        return _number(cell.column, cell.style, cell.value)
 
     def _calculated(self, cells: Calculated, number: int) -> Iterator[bytes]:
         """Some formulas' cells in a row, and what they show."""
@@ -196,24 +240,11 @@ def _inner(column: int, style: int, shown: Sequence[Any] | NDArray[Any], of: Ran
     return made.tobytes()
 
 
-def _numbers(column: int, style: int, values: NDArray[Any]) -> bytes:
-    """Cells side by side, each with a number; whole ones in 30 bits, where they fit."""
-    whole = values.astype(np.int64)
-    if (whole != values).any() or (abs(whole) >= WHOLE).any():
-        return _reals(column, style, values).tobytes()
-    made = np.zeros(len(values), RKS)
-    made["id"], made["size"], made["style"] = Rk.identity, RKS.itemsize - 2, style
-    made["column"] = np.arange(column, column + len(values))
-    made["value"] = (whole << 2 | 2) & 0xFFFFFFFF
-    return made.tobytes()
-
-
-def _reals(column: int, style: int, values: NDArray[Any]) -> NDArray[Any]:
-    made = np.zeros(len(values), REALS)
-    made["id"], made["size"], made["style"] = Real.identity, REALS.itemsize - 2, style
-    made["column"] = np.arange(column, column + len(values))
-    made["value"] = values
-    return made
+def _number(column: int, style: int, value: float) -> bytes:
+    """A cell with a number; a whole one in 30 bits, where it fits."""
+    if value == (whole := int(value)) and abs(whole) < WHOLE:
+        return Rk(column, style, (whole << 2 | 2) & 0xFFFFFFFF).record()
+    return Real(column, style, value).record()
 
 
 def _spans(stretches: Iterable[tuple[int, int]]) -> tuple[Span, ...]:

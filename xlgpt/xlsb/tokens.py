@@ -17,6 +17,9 @@ from xlgpt.xlsb.place import COLUMN_MASK, ORIGIN, Corner, Place, read_cells
 from xlgpt.xlsb.scope import Kind, Scope
 
 _CELL = re.compile(r"(?<![\w.$'\"\\])(\$?[A-Z]{1,3}\$?[1-9][0-9]{0,6})(?![\w.(!])")
+_VARYING = re.compile(  # cells, and numbers below 10,000 to which no minus belongs
+    r"(?<![\w.$'\"\\])(\$?[A-Z]{1,3}\$?[1-9][0-9]{0,6}|(?<![-+(,=<>*/^&E]-)[0-9]{1,4})(?![\w.(!'])"
+)
 _LONGEST = 16_384  # bytes of tokens ([MS-XLSB] 2.5.98.1, CellParsedFormula, cce)
 
 
@@ -33,7 +36,7 @@ def member(first: Place) -> Compiled:
 
 
 class Compiler:
-    """Compiles the formulas of a sheet, those that differ in nothing but their cells once.
+    """Compiles the formulas of a sheet, those that differ in nothing but their cells and small numbers once.
 
     sheet: its name; defined names that are of it come before the workbook's. None: a name's or the workbook's own.
     cells: for names, in small letters, the cells to write in their place, each with its sheet.
@@ -52,16 +55,16 @@ class Compiler:
         """
         if kind.relative or kind is Kind.NAME:
             return self._writer(formula, kind, place).compiled()
-        parts = _CELL.split(formula)
-        cells, key = parts[1::2], (kind, "\0".join(parts[::2]))
+        parts = _VARYING.split(formula)
+        varying, key = parts[1::2], (kind, "\0".join(parts[::2]))
         shape = self._shapes.get(key)
         if shape is None:
             writer = self._writer(formula, kind, place)
             result = writer.compiled()
-            if writer.corners == cells:
+            if writer.varying == varying:
                 self._shapes[key] = _Shape.of(result, writer.fields)
             return result
-        return shape.over(cells)
+        return shape.over(varying)
 
     def _writer(self, formula: str, kind: Kind, place: Place) -> "_Writer":
         return _Writer(formula, self._scope, self._sheet, kind, place, self._cells)
@@ -73,9 +76,10 @@ class Compiler:
         """
         writer = self._writer(formula, Kind.CELL, ORIGIN)
         tokens, extra = writer.compiled()
-        if _CELL.split(formula)[1::2] != writer.corners:
+        cells = [each for each in zip(writer.fields, writer.varying, strict=True) if len(each[0]) != 1]
+        if _CELL.split(formula)[1::2] != [cell for _, cell in cells]:
             raise UnsupportedFormula(f"The formula ={formula} cannot be moved by rows.")
-        moves = [row for (row, _), cell in zip(writer.fields, writer.corners, strict=True) if "$" not in cell[1:]]
+        moves = [row for (row, _), cell in cells if "$" not in cell[1:]]
         rows = [int.from_bytes(tokens[at : at + 4], "little") for at in moves]
 
         def down(count: int) -> Compiled:
@@ -88,35 +92,38 @@ class Compiler:
 
 
 class _Shape(NamedTuple):
-    """A compiled formula with places for its cells' rows and columns, and in which order they stand there."""
+    """A compiled formula with places for its cells' rows and columns and its numbers, and in which order they stand."""
 
     template: bytes
     order: tuple[int, ...]
     extra: bytes
 
     @classmethod
-    def of(cls, compiled: Compiled, fields: list[tuple[int, int]]) -> "_Shape":
-        """fields: at which bytes each cell has its row (4 bytes) and its column (2 bytes)."""
-        spots = sorted((at, 2 * i + j) for i, pair in enumerate(fields) for j, at in enumerate(pair))
+    def of(cls, compiled: Compiled, fields: list[tuple[int, ...]]) -> "_Shape":
+        """fields: at which bytes each cell has its row (4 bytes) and its column (2), each number its own (2)."""
+        places = [(at, 4 if len(field) > 1 and at == field[0] else 2) for field in fields for at in field]
+        order = sorted(range(len(places)), key=places.__getitem__)
         template, done = b"", 0
-        for at, number in spots:
+        for at, size in map(places.__getitem__, order):
             template += compiled.tokens[done:at].replace(b"%", b"%%") + b"%b"
-            done = at + (2 if number % 2 else 4)
+            done = at + size
         template += compiled.tokens[done:].replace(b"%", b"%%")
-        return cls(template, tuple(number for _, number in spots), compiled.extra)
+        return cls(template, tuple(order), compiled.extra)
 
-    def over(self, cells: list[str]) -> Compiled:
-        """The same formula over other cells."""
-        numbers = [*chain.from_iterable(map(_corner, cells))]
-        return Compiled(self.template % tuple([numbers[i] for i in self.order]), self.extra)
+    def over(self, varying: list[str]) -> Compiled:
+        """The same formula over other cells, with other numbers."""
+        found = [*chain.from_iterable(map(_bytes_of, varying))]
+        return Compiled(self.template % tuple([found[i] for i in self.order]), self.extra)
 
 
 _parsed = lru_cache(1 << 12)(parse)  # of cells that stand for names
 
 
 @lru_cache(1 << 16)
-def _corner(cell: str) -> tuple[bytes, bytes]:
-    ((row, column),) = read_cells(cell)
+def _bytes_of(varying: str) -> tuple[bytes, ...]:
+    if varying.isdecimal():
+        return (struct.pack("<H", int(varying)),)
+    ((row, column),) = read_cells(varying)
     return struct.pack("<I", row), struct.pack("<H", column)
 
 
@@ -143,7 +150,10 @@ _ROOTS = {  # how a formula as a whole is taken, and whether a value that is kep
 
 
 class _Writer:
-    """Writes one formula. `corners` and `fields`: its cells in their order, and where their rows and columns stand."""
+    """Writes one formula.
+
+    `varying` and `fields`: its cells and small numbers in their order, and where each of them stands in the tokens.
+    """
 
     def __init__(
         self, formula: str, scope: Scope, sheet: str | None, kind: Kind, place: Place, cells: Mapping[str, str]
@@ -153,8 +163,8 @@ class _Writer:
         self._root, self._arrays = _ROOTS[kind]
         self._tokens, self._extra = bytearray(), bytearray()
         self._volatile = False
-        self.corners: list[str] = []
-        self.fields: list[tuple[int, int]] = []
+        self.varying: list[str] = []
+        self.fields: list[tuple[int, ...]] = []
 
     def compiled(self) -> Compiled:
         rule = self._root[1]
@@ -173,7 +183,7 @@ class _Writer:
             self._tokens[1] |= ptg.VOLATILE
         else:
             self._tokens[:0] = bytes((ptg.ATTRIBUTE, ptg.VOLATILE, 0, 0))
-            self.fields = [(row + 4, column + 4) for row, column in self.fields]
+            self.fields = [tuple(at + 4 for at in field) for field in self.fields]
 
     def _unsupported(self, why: str) -> UnsupportedFormula:
         return UnsupportedFormula(f"The formula ={self._formula} {why}.")
@@ -185,7 +195,11 @@ class _Writer:
         match node:
             case Constant():
                 self._spaces(node.space)
-                self._tokens += _constant(node.value)
+                written = _constant(node.value)
+                if written[0] == ptg.INTEGER and (number := int.from_bytes(written[1:], "little")) < 10_000:
+                    self.varying.append(str(number))
+                    self.fields.append((len(self._tokens) + 1,))
+                self._tokens += written
             case Error() if node.sheet is None and node.text != "#REF!":
                 self._spaces(node.space)
                 self._tokens += bytes((ptg.ERROR, ptg.ERRORS[node.text]))
@@ -269,11 +283,11 @@ class _Writer:
         self._corners(node, corners)
 
     def _named_cells(self, cells: str, base: int) -> None:
-        """Cells that stand for a name: the formula's text does not have them, so they are none of its corners."""
-        node, count = _parsed(cells), len(self.corners)
+        """Cells that stand for a name: the formula's text does not have them, so they do not vary."""
+        node, count = _parsed(cells), len(self.varying)
         assert isinstance(node, Cells)
         self._cells(node, base)
-        del self.corners[count:], self.fields[count:]
+        del self.varying[count:], self.fields[count:]
 
     def _corners(self, node: Cells, corners: tuple[Corner, ...]) -> None:
         if self._kind.relative:
@@ -282,7 +296,7 @@ class _Writer:
         rows, columns = zip(*corners, strict=True)
         self._tokens += struct.pack(f"<{count}I{count}H", *rows, *columns)
         if _CELL.match(node.text):  # not whole rows or columns
-            self.corners += node.text.split(":")
+            self.varying += node.text.split(":")
             self.fields += ((start + 4 * i, start + 4 * count + 2 * i) for i in range(count))
 
     def _sheet_number(self, sheet: str) -> int:
@@ -316,7 +330,8 @@ class _Writer:
         else:
             self._tokens += bytes((ptg.CLASSES[own] + ptg.MEMORY_AREA,)) + bytes(6)
             self._extra += struct.pack("<I", len(blocks)) + b"".join(struct.pack("<4I", *block) for block in blocks)
-            self.corners.append("")  # what it comes to depends on the cells: this formula is no shape for others
+            self.varying.append("")  # what it comes to depends on the cells: this formula is no shape for others
+            self.fields.append(())
         start = len(self._tokens)
         self._join(node, inside)
         self._tokens[start - 2 : start] = struct.pack("<H", len(self._tokens) - start)

@@ -35,14 +35,14 @@ def xstring(text: str) -> str:
     return escape(escaped(text))
 
 
-def number_rows(matrix: NDArray[np.float32], first: int | None = None) -> Iterator[bytes]:
+def number_rows(matrix: NDArray[np.float32], first: int = 0, is_bare: bool = False) -> Iterator[bytes]:
     """A matrix as rows of plain cells, each the shortest decimal that reads back to the same float32.
 
-    first: the row, from 0, in which they begin, so that each cell says where it stands; without it none does, which
-    takes a third less of the file and a tenth of the time, but Gnumeric and IronCalc cannot read it.
+    first: the row, from 0, in which they begin. is_bare: no cell says where it stands, which takes a third less of the
+    file and a tenth of the time, but Gnumeric and IronCalc cannot read it.
     """
     matrix = np.ascontiguousarray(matrix)
-    if first is not None:
+    if not is_bare:
         for number, row in enumerate(matrix, first + 1):
             cells = _template(0, len(row)).replace(b"#", b'%d"' % number) % tuple(_numbers(row))
             yield b'<row r="%d">%b</row>' % (number, cells)

@@ -183,6 +183,11 @@ def replacing(path: Path, keep: bool = True) -> Iterator[BinaryIO]:
             beside.unlink()
 
 
+def is_xlsb(path: Path) -> bool:
+    """Whether a workbook of that name is to be one of records."""
+    return path.suffix.lower() == XLSB
+
+
 def check_target(path: Path) -> None:
     """Fail before any work is done where the workbook could not be written. Raises OutputError."""
     if os.path.isdir(path):  # False, where Path.is_dir() raises: a name that is too long
