@@ -12,7 +12,7 @@ from serving import serving
 import xlgpt
 from xlgpt.engines.engine import inputs
 from xlgpt.engines.ironcalc import IronCalc
-from xlgpt.errors import EngineNotFound, OutputError, TooManyCells, XlgptError
+from xlgpt.errors import EngineFailed, EngineNotFound, OutputError, TooManyCells, XlgptError
 from xlgpt.verify.again import plan_again
 from xlgpt.verify.cases import Case, usual
 from xlgpt.verify.outside import outside
@@ -118,6 +118,12 @@ def test_without_the_right_ironcalc_it_says_how_to_get_it(tiny_book: Path, monke
 def test_too_many_cells_are_refused(tiny_book: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("xlgpt.view.convert.MOST_CELLS", 100_000)
     with pytest.raises(TooManyCells, match=r"has [5-9]\d\d,\d{3} cells; a page in the browser holds 100,000"):
+        convert(tiny_book)
+
+
+def test_too_many_capitals_are_refused(tiny_book: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("xlgpt.view.convert.MOST_CAPITALS", 25)
+    with pytest.raises(EngineFailed, match=r"have 26 capital letters; .* 25 at most\. Open it in"):
         convert(tiny_book)
 
 

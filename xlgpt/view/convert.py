@@ -19,6 +19,7 @@ from xlgpt.workbook.book import Book
 from xlgpt.xlsx.ranges import Range
 
 MOST_CELLS = 3_000_000  # of the model; each takes some 300 bytes in the browser, which grants 4 GB to a page
+MOST_CAPITALS = 150  # with 300 of them IronCalc's calls, one in another, are too deep for the browser
 ENGINE = "0.8."  # whose files @ironcalc/wasm 0.8.4 reads; it reads neither older nor newer ones
 NO_IRONCALC = "IronCalc was not found. Install it with `pip install 'xlgpt[view]'`."
 WRONG_IRONCALC = (
@@ -81,6 +82,11 @@ def _check(book: Book) -> None:
         raise TooManyCells(
             f"{book.path} has {cells:,} cells; a page in the browser holds {MOST_CELLS:,} at most. "
             "Open it in Excel or LibreOffice, or build it of a smaller model."
+        )
+    if (letters := len(capitals(book))) > MOST_CAPITALS:
+        raise EngineFailed(
+            f"The tokens of {book.path} have {letters} capital letters; the page compares them with {MOST_CAPITALS} at "
+            "most. Open it in Excel or LibreOffice."
         )
     if book.config.activation_function == "gelu":
         raise EngineFailed("IronCalc takes NORMSDIST of one number only; the gelu of this model is of a whole row.")
