@@ -21,7 +21,7 @@ export class Answer {
   private readonly prompt = the<HTMLInputElement>("prompt");
 
   constructor(private readonly book: Book, private readonly hooks: Hooks) {
-    this.prompt.disabled = false;
+    for (const id of ["prompt", "go", "temperature"]) the<HTMLInputElement>(id).disabled = false;
     the("ask").addEventListener("submit", (event) => {
       event.preventDefault();
       void hooks.calculate({ prompt: this.prompt.value, max_new_tokens: "0" });

@@ -26,7 +26,21 @@ export interface SheetFacts {
   merges: Corners[];
   links: Record<string, string>;
   fills: Record<string, string>; // of cells that are coloured where they show something
-  scales: { at: Corners; stops: [number, string][] }[];
+  scales: Scale[];
+  steps: Steps[];
+}
+
+/** Cells that are coloured by their own numbers: the stops of a scale, from the lowest. */
+export interface Scale {
+  at: Corners;
+  stops: [number, string][];
+}
+
+/** Cells that are coloured by the numbers in other cells, which begin at a row and column: steps, the highest first. */
+export interface Steps {
+  at: Corners;
+  by: [number, number];
+  steps: [number, string][];
 }
 
 /** Row, column, height, width. */

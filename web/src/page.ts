@@ -83,7 +83,7 @@ async function run(book: Book, began: number): Promise<void> {
       say(sentence);
       try {
         await what();
-        await Promise.all([answer.update(), grid.refresh()]);
+        await Promise.all([answer.update(), grid.refresh(), tour?.update()]);
         const seconds = ((performance.now() - from) / 1000).toFixed(1);
         say(`Calculated ${book.facts.formulas.toLocaleString("en")} formulas in ${seconds} s.`, 1);
         document.body.dataset.calculated = String(Number(document.body.dataset.calculated ?? 0) + 1);
@@ -106,8 +106,9 @@ async function run(book: Book, began: number): Promise<void> {
   });
   const jump = async (block: Block) => {
     await grid.jump(block);
-    the("scroller").scrollIntoView({ block: "nearest", behavior: calm() ? "auto" : "smooth" });
+    the("book").scrollIntoView({ block: "nearest", behavior: calm() ? "auto" : "smooth" });
   };
+  let tour: Tour | undefined;
   const answer = new Answer(book, { calculate, jump: (block) => void jump(block) });
 
   /** Above a sheet that is switched off stands a button that switches it on. */
@@ -128,7 +129,14 @@ async function run(book: Book, began: number): Promise<void> {
   await calculate({});
   document.body.classList.add("ready");
   say(`Ready: loaded and calculated in ${((performance.now() - began) / 1000).toFixed(1)} s.`, 1);
-  new Tour(book, { calculate: async (inputs) => { await calculate(inputs); await showSwitch(); }, jump });
+  tour = new Tour(book, {
+    calculate: async (inputs) => {
+      await calculate(inputs);
+      await showSwitch();
+    },
+    show: (block) => grid.jump(block),
+    jump,
+  });
 }
 
 const calm = (): boolean => matchMedia("(prefers-reduced-motion: reduce)").matches;

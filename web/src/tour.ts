@@ -29,11 +29,13 @@ const NUMBER = /^(-?\d+(?:\.(\d+))?)(%?)$/;
 
 export interface Hooks {
   calculate: (inputs: Inputs) => Promise<void>;
-  jump: (block: Block) => Promise<void>;
+  show: (block: Block) => Promise<void>; // in the spreadsheet
+  jump: (block: Block) => Promise<void>; // and bring that into sight
 }
 
 export class Tour {
   private at = -1;
+  private isSet = false; // whether the stop has typed and set what it says
   private readonly first: Inputs = {}; // what stood in the cells that it sets
   private readonly stops: Stop[];
 
@@ -56,16 +58,24 @@ export class Tour {
       this.stops[i - 1]?.title === stop.title ? [] : [el("option", { value: i }, short(stop.title))]);
   }
 
+  /** Compare once more: something was calculated. */
+  async update(): Promise<void> {
+    const stop = this.stops[this.at];
+    if (stop && this.isSet) await this.compare(stop);
+  }
+
   private async go(to: number): Promise<void> {
     this.at = Math.min(Math.max(to, -1), this.stops.length - 1);
+    this.isSet = false;
     this.show();
     const stop = this.stops[this.at];
     if (!stop) return;
     await this.remember();
     await this.hooks.calculate(this.inputs(stop));
     if (this.stops[this.at] !== stop) return; // somebody has gone on
+    this.isSet = true;
     await this.compare(stop);
-    await this.hooks.jump(this.target(stop));
+    await (isBeside() ? this.hooks.jump : this.hooks.show)(this.target(stop));
   }
 
   /** What stands in the cells that the tour sets, so that other stops find it there again. */
@@ -121,14 +131,22 @@ export class Tour {
       const isRight = agrees(shown, claim.shown);
       right += Number(isRight);
       const row = the(`claim-${i}`);
-      row.classList.add(isRight ? "right" : "wrong");
+      row.className = isRight ? "right" : "wrong";
       row.querySelector(".shown")!.textContent = shown === "" ? "nothing" : visible(shown);
       row.querySelector(".sign")!.textContent = isRight ? "✓" : "✗";
       row.querySelector(".sign")!.setAttribute("aria-label", isRight ? "as it should be" : "not as it should be");
     });
     const all = stop.claims.length;
-    the("tour-said").textContent =
-      all === 0 ? "" : right === all ? `All ${all} cells show what they should.` : `${all - right} of ${all} cells differ.`;
+    const said = the("tour-said");
+    if (right === all) {
+      said.replaceChildren(all ? `All ${all} cells show what they should.` : "");
+    } else if (!said.querySelector("button")) {
+      const again = el("button", { type: "button" }, "Set them again");
+      again.addEventListener("click", () => void this.go(this.at));
+      said.replaceChildren(el("span", {}), again);
+    }
+    if (right < all) said.querySelector("span")!.textContent = `${all - right} of ${all} cells differ from the tour. `;
+    said.classList.toggle("wrong", right < all);
   }
 
   private show(): void {
@@ -143,6 +161,8 @@ export class Tour {
     the("tour-intro").hidden = Boolean(stop);
     the("tour-stop").hidden = !stop;
     if (!stop) return;
+    the("tour-body").scrollTop = 0;
+    if (!isBeside()) the("tour").scrollIntoView({ block: "start" });
     const parts: HTMLElement[] = stop.before.map((paragraph) => this.paragraph(paragraph));
     if (stop.prompt) parts.push(el("p", { class: "typed" }, "Typed for you: ", el("q", {}, stop.prompt)));
     for (const [name, value] of Object.entries(stop.settings)) {
@@ -155,11 +175,10 @@ export class Tour {
 
   private table(stop: Stop): HTMLElement {
     const rows = stop.claims.map((claim, i) => {
-      const words = claim.words ? `, ${claim.words}` : "";
-      const cell = el("button", { type: "button", class: "from" }, claim.name);
+      const cell = el("button", { type: "button", class: "from" }, ...breakable(claim.name));
       cell.addEventListener("click", () => void this.hooks.jump(this.cell(claim)));
       return el("tr", { id: `claim-${i}` },
-        el("th", { scope: "row" }, cell, el("small", {}, words)),
+        el("th", { scope: "row" }, cell, el("small", {}, claim.words)),
         el("td", {}, claim.shown), el("td", { class: "shown" }, "…"), el("td", { class: "sign" }));
     });
     const head = ["cell", "should be", "shows", ""].map((text) => el("th", { scope: "col" }, text));
@@ -202,5 +221,11 @@ export function agrees(shown: string, said: string): boolean {
   const value = Number.parseFloat(shown.replaceAll(",", "")) * by;
   return Math.abs(value - Number(number[1])) <= 0.5 * 10 ** -(number[2]?.length ?? 0) + 1e-9;
 }
+
+/** Whether the tour stands beside the spreadsheet, and not above it as on a phone: style.css. */
+const isBeside = (): boolean => matchMedia("(min-width: 1101px)").matches;
+
+/** A long name, which may go on in the next line behind a dot or an underscore. */
+const breakable = (name: string): (Node | string)[] => name.split(/(?<=[._])/).flatMap((part) => [el("wbr"), part]);
 
 const short = (title: string): string => title.replace(/ \(\d+ minutes\)$/, "");
