@@ -118,7 +118,8 @@ def missing(program: str) -> str:
         case "shared":
             return "" if SHARED.is_dir() else f"{SHARED} is not there; the project does not contain it"
         case "train":
-            return "" if find_spec("torch") else "torch is not installed: pip install -e '.[train]'"
+            lacks = [package for package in ("torch", "peft") if not find_spec(package)]
+            return f"{lacks[0]} is not installed: pip install -e '.[train]'" if lacks else ""
     return ""
 
 

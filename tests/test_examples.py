@@ -18,6 +18,7 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
         ("circuit", "If today is Tuesday, tomorrow is Wednesday: logit"),
         ("facts", "Without the 384 strongest of each token's 384 neurons: ␣hockey"),
         ("steering", "3 times Jedi: Mike pulls out his␣lightsaber (94%)"),
+        ("adapters", "1 times obi-wan: The capital of France is Paris, Luke."),
         ("features", "With feature 2 turned up: Mike pulls out his lightsaber"),
         ("anatomy", "Of the blocks' numbers 66.4% are MLP."),
     ],

@@ -91,6 +91,9 @@ def cli() -> None:
 @click.option("--steering", type=click.Path(path_type=Path), help="A file of vectors: .npy, .npz or .safetensors.")
 @click.option("--sae", type=click.Path(path_type=Path), help="The folder of a sparse autoencoder that SAELens saved.")
 @click.option("--features", help="Which of its features: N,N,…  [default: the most active in the prompt]")
+@click.option(
+    "--adapter", type=click.Path(path_type=Path), multiple=True, help="The folder of a LoRA adapter; several times."
+)
 @click.option("--jobs", type=int, help="How many processes pack a large model's weights.  [default: one on each core]")
 def build_command(out: Path, **options: Any) -> None:
     """Write the workbook OUT (.xlsx, or the smaller .xlsb) from a GPT-2 checkpoint."""
@@ -118,6 +121,9 @@ def tokenize_command(text: str, model: str) -> None:
     "--steering", type=click.Path(path_type=Path), help="With --model: the file of vectors that it was built with."
 )
 @click.option("--sae", type=click.Path(path_type=Path), help="With --model: the folder of the sparse autoencoder.")
+@click.option(
+    "--adapter", type=click.Path(path_type=Path), multiple=True, help="With --model: the folder of a LoRA adapter."
+)
 @click.option(
     "--allow-changed", is_flag=True, help="List cells that are not as the templates make them; check the rest."
 )

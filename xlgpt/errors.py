@@ -37,6 +37,10 @@ class BadAutoencoder(XlgptError):
     """A sparse autoencoder that cannot be read, is of a kind that the templates do not hold, or of another model."""
 
 
+class BadAdapter(XlgptError):
+    """A LoRA adapter that cannot be read, is of a kind that the templates do not hold, or of another model."""
+
+
 class PromptTooLong(UsageError):
     """The prompt has more tokens than the workbook has rows for."""
 

@@ -25,6 +25,8 @@ SETTINGS: dict[str, Any] = {
     "top_p": 0.9,
     "seed": 7,
     "steering.on": 1,
+    "adapter.on": 1,
+    "adapter.scale": 0.5,
     "facts.strongest": 5,
     "circuit.ablate": "zero",
     "attention.token": 2,

@@ -32,11 +32,13 @@ def test_without_the_file_nothing_comes_along(tmp_path: Path) -> None:
     ("text", "says"),
     [
         ("sae = ", "no TOML file that can be read"),
-        ("autoencoder = 'sae'", "has the key 'autoencoder'; it may have features, prompts, sae, steering"),
+        ("autoencoder = 'sae'", "has the key 'autoencoder'; it may have adapters, features, prompts, sae, steering"),
         ("features = ['2']", "features is ['2']; it must be a list of numbers from 0"),
         ("features = [true]", "it must be a list of numbers from 0"),
         ("prompts = 'one'", "it must be a list of texts"),
         ("steering = 1", "steering is 1; it must be a path"),
+        ("adapters = 'one'", "adapters is 'one'; it must be a list of paths"),
+        ("adapters = ['nowhere']", "names 'nowhere' as adapters, and there is no such thing beside it"),
         ("sae = 'nowhere'", "names 'nowhere' as sae, and there is no such thing beside it"),
     ],
 )

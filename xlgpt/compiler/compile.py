@@ -250,6 +250,8 @@ class _Compiler:
                 return self.layout.proven(place.row).absolute
             if written == "weight":
                 return weights(self.layout.config)[place.row].name
+            if written == "matrix":
+                return self.layout.room.adapted[place.row][0]
             constant = self._constant(written)
             if constant is not None:
                 return str(constant)

@@ -107,7 +107,7 @@ class Layout:
 
 def lay_out(config: GPT2Config, room: Room, n_merges: int) -> Layout:
     """Place every band, weight and table of the tokenizer. Raises SheetTooSmall, TemplateError."""
-    stages_, products = stages(config, room.sheets), tuple[DotProducts, ...]()
+    stages_, products = stages(config, room.sheets, room.adapted), tuple[DotProducts, ...]()
     if room.matmul == "sumproduct":
         stages_, products = dot_products(stages_, config, writes_on=room.new_tokens > 1)
     sheets = tuple(_lay_out_sheet(stage, config, room) for stage in stages_)
@@ -116,7 +116,8 @@ def lay_out(config: GPT2Config, room: Room, n_merges: int) -> Layout:
     names = {name: placed.cells for name, placed in bands.items()}
     names |= {placed.weight.name: placed.cells for placed in weights_}
     for sheet in sheets:
-        names |= {part.name: _slice(part, sheet.stage, names, config) for part in sheet.stage.slices}
+        for part in sheet.stage.slices:
+            names |= _slices(part, sheet.stage, names, config, room)
     vocabulary = Range("Vocabulary", FIRST_ROW, 0, config.vocab_size)
     columns = {"vocabulary.ids": 0, "vocabulary": 1, "vocabulary.shown": 2, "vocabulary.bytes": 3}
     names |= {name: vocabulary._replace(column=column) for name, column in columns.items()}
@@ -276,7 +277,22 @@ def _is_offered(listed: str, names: dict[str, Range], config: GPT2Config) -> boo
     return not listed or listed in names or isinstance(getattr(config, listed, None), int)
 
 
+def _slices(part: Slice, stage: Stage, names: dict[str, Range], config: GPT2Config, room: Room) -> dict[str, Range]:
+    """The cells of a slice by its name, or by the name in each block that has some."""
+    if not part.rows:
+        return {part.name: _slice(part, stage, names, config)}
+    found, row, kind = {}, 0, part.of.rpartition(".")[0]
+    for layer in range(config.n_layer):
+        height = dict(room.adapted).get(f"h.{layer}.{kind}", 0)
+        if height:
+            cells = _slice(part, stage, names, config).rows(row, row + height)
+            found[part.name.replace("{layer}", str(layer))] = cells
+        row += height
+    return found
+
+
 def _slice(part: Slice, stage: Stage, names: dict[str, Range], config: GPT2Config) -> Range:
     if part.of not in names:
         raise TemplateError(f"{stage.file}: slice {part.name}: the of {part.of!r} is no weight.")
-    return names[part.of].columns(*(size(edge, config) for edge in part.columns))
+    edges = (size(edge, config) for edge in part.columns)
+    return names[part.of].columns(*edges) if part.columns else names[part.of]

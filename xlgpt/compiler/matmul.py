@@ -47,7 +47,8 @@ def dot_products(
     bands = {band.name: band for stage in stages for band in stage.bands}
     widths = {weight.name: weight.shape[-1] for weight in weights(config)}
     for stage in stages:
-        widths |= {part.name: size(part.columns[1], config) - size(part.columns[0], config) for part in stage.slices}
+        of_weights = (part for part in stage.slices if not part.rows)
+        widths |= {part.name: size(part.columns[1], config) - size(part.columns[0], config) for part in of_weights}
     number = UNTHREADED if writes_on else "{number}"
     changed, found = [], []
     for stage in stages:

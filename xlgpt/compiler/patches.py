@@ -9,11 +9,15 @@ OPERATORS = re.compile(r"[-+&=<>]")  # those that bind less than * and /
 
 @dataclass(frozen=True)
 class Patch:
-    """What is put behind a band's formula, and the sentence behind the one about it."""
+    """What is put behind a band's formula, and the sentence behind the one about it.
+
+    needs: the matrix that an adapter must change, in the band's own block; nothing where it is always there.
+    """
 
     band: str
     add: str
     about: str = ""
+    needs: str = ""
     file: str = field(default="", metadata={"derived": True})
 
 

@@ -13,22 +13,27 @@ from xlgpt.compiler.patches import Patch, patched
 from xlgpt.compiler.records import record
 from xlgpt.compiler.references import Slip, Tables
 from xlgpt.errors import TemplateError
+from xlgpt.model.adapter import MODULES
 from xlgpt.model.config import GPT2Config, weight_shapes
 from xlgpt.model.sampling import BEST
 
 Matmul = Literal["mmult", "sumproduct"]
-
+Adapted = tuple[tuple[str, int], ...]  # matrices that adapters change, and how many ranks there are for each
 
 TABLES = ("band", "slice", "chart", "shape", "patch", "choice", "each", "text")  # of a file, below its head
 
 
 @dataclass(frozen=True)
 class Slice:
-    """Some columns of a weight, from one up to another, under a name of their own."""
+    """Some columns of a weight, from one up to another, under a name of their own.
+
+    rows: of a band with rows for a matrix in every block, only those of a block; then there is a name for each.
+    """
 
     name: str
     of: str
-    columns: tuple[Dimension, Dimension]
+    columns: tuple[Dimension, ...] = ()
+    rows: Literal["", "layer"] = ""
 
 
 @dataclass(frozen=True)
@@ -140,13 +145,13 @@ def optional_sheets() -> dict[str, str]:
     return {view: read(path).get("sheet", "") for path in _files() if (view := _view(path))}
 
 
-def stages(config: GPT2Config, sheets: tuple[str, ...]) -> list[Stage]:
+def stages(config: GPT2Config, sheets: tuple[str, ...], adapted: Adapted = ()) -> list[Stage]:
     """Every sheet of the forward pass and those of the optional ones that are wanted. Raises TemplateError."""
     wanted = [path for path in _files() if _view(path) in ("", *sheets)]
     patches = [_patch(raw, path) for path in wanted for raw in read(path).get("patch", [])]
     _check_patches(patches)
     _check_views(wanted)
-    return [stage for path in wanted for stage in _stages(path, config, sheets, patches)]
+    return [stage for path in wanted for stage in _stages(path, config, sheets, patches, adapted)]
 
 
 def _patch(raw: dict[str, str], path: Path) -> Patch:
@@ -194,18 +199,21 @@ def _view(path: Path) -> str:
     return path.stem if path.parent.name == "views" else ""
 
 
-def _stages(path: Path, config: GPT2Config, sheets: tuple[str, ...], patches: list[Patch]) -> Iterator[Stage]:
+def _stages(
+    path: Path, config: GPT2Config, sheets: tuple[str, ...], patches: list[Patch], adapted: Adapted
+) -> Iterator[Stage]:
     raw = read(path)
     head = record(Head, {key: value for key, value in raw.items() if key not in TABLES}, str, path)
     tables, view = _tables(raw, path), _view(path)
     scope = head.scope or ((f"{view}.",) if view else ())
     if not raw.get("band"):
         raise TemplateError(f"{path} has no [[band]]; a sheet needs at least one.")
-    there = [band for band in raw["band"] if not band.get("views") or set(band["views"]) & set(sheets)]
+    there = [band for band in raw["band"] if _is_there(band, sheets, adapted)]
     for layer in range(config.n_layer) if head.repeat else [None]:
         fill = _filler(layer)
-        bands = tuple(_band(band, head, fill, path, tables, patches) for band in there)
-        switch = f"{view}.on"
+        fitting = [patch for patch in patches if not patch.needs or fill(patch.needs) in dict(adapted)]
+        bands = tuple(_band(band, head, fill, path, tables, fitting) for band in there)
+        switch = f"{scope[0]}on" if scope else ""
         yield Stage(
             sheet=fill(head.sheet),
             title=fill(head.title),
@@ -222,6 +230,19 @@ def _stages(path: Path, config: GPT2Config, sheets: tuple[str, ...], patches: li
             layer=layer,
             file=str(path),
         )
+
+
+def _is_there(band: dict[str, Any], sheets: tuple[str, ...], adapted: Adapted) -> bool:
+    """Whether a workbook has the band: with one of its views, and, of ranks, where an adapter has some."""
+    if band.get("views") and not set(band["views"]) & set(sheets):
+        return False
+    rows = str(band["shape"][0]) if band.get("shape") else ""
+    return not rows.endswith(RANKS) or ranks(adapted)[rows] > 0
+
+
+def ranks(adapted: Adapted) -> dict[str, int]:
+    """How many ranks there are for each kind of matrix, by the name of the dimension: mlp.c_fc.ranks."""
+    return {f"{module}{RANKS}": sum(n for name, n in adapted if name.endswith(f".{module}")) for module in MODULES}
 
 
 def _tables(raw: dict[str, Any], path: Path) -> Tables:
@@ -298,10 +319,14 @@ class Room:
     vectors: int = 0  # that it can be steered by
     features: int = 0  # of a sparse autoencoder
     proven: int = 0  # tokens of the prompt that it is built with, whose forward pass the sheet Proof knows
+    adapters: int = 0  # to choose from
+    adapted: Adapted = ()
+    known_prompts: int = 0  # whose answer without an adapter stands in the workbook
 
 
 SLICE = 1024  # tokens of the vocabulary that are scored at a time
 SAMPLE = 128  # neurons at most, of which a sheet shows how they stand to each other
+RANKS = ".ranks"  # of a kind of matrix: the rows of what adapters add to those of all blocks
 BYTES_A_TOKEN = 16  # more than all but a few of GPT-2's have
 
 
@@ -314,10 +339,13 @@ def numbers(config: GPT2Config, room: Room | None = None) -> dict[str, int]:
     known["sample"] = min(SAMPLE, config.n_inner)
     known["last"] = config.n_layer - 1
     known |= {"n_ranges": len(forward(config)), "n_weights": len(weights(config))}
+    known["n_parameters"] = sum(math.prod(shape) for shape in weight_shapes(config).values())
     if room:
         known |= {"context": room.context, "max_bytes": room.max_bytes}
         known |= {"new_tokens": room.new_tokens, "new_bytes": BYTES_A_TOKEN * room.new_tokens}
         known |= {"n_vectors": room.vectors, "n_features": room.features, "n_proven": room.proven}
+        known |= {"n_adapters": room.adapters, "n_adapted": len(room.adapted), "n_known_prompts": room.known_prompts}
+        known |= ranks(room.adapted)
     return known
 
 

@@ -18,7 +18,8 @@ class Attribution:
     """What each part of the model adds to the target's logit at one position. They add up to `logit`.
 
     heads: [L, H]. biases: [L], of attention's projection, which belong to no head. mlps: [L], with their biases.
-    steering: of the vector that Edits adds. final_bias: of the last layer norm.
+    steering: of the vector that Edits adds. adapter: of what an adapter adds to attention's results; what it adds to an
+    MLP's is the MLP's. final_bias: of the last layer norm.
     """
 
     target: int
@@ -29,13 +30,14 @@ class Attribution:
     heads: Array
     biases: Array
     mlps: Array
+    adapter: float
     final_bias: float
 
     @property
     def total(self) -> float:
         """The sum of all parts."""
         rows = self.heads.sum() + self.biases.sum() + self.mlps.sum()
-        return float(self.embed + self.pos_embed + self.steering + rows + self.final_bias)
+        return float(self.embed + self.pos_embed + self.steering + self.adapter + rows + self.final_bias)
 
 
 def attribute(ids: list[int], model: Model, target: int, edits: Edits = NOTHING, position: int = -1) -> Attribution:
@@ -69,6 +71,7 @@ def attribution(cache: dict[str, Array], model: Model, target: int, position: in
         z = cache[f"blocks.{layer}.attn.z"][position].reshape(-1)  # [H K]
         heads[layer] = (z * way).reshape(config.n_head, -1).sum(axis=1)
         biases[layer] = weights.tensor(f"h.{layer}.attn.c_proj.bias").astype(np.float64) @ direction
+    attended = sum(cache[f"blocks.{i}.attn_out"][position] @ direction for i in range(config.n_layer))
     return Attribution(
         target,
         float(cache["logits"][position, target]),
@@ -78,6 +81,7 @@ def attribution(cache: dict[str, Array], model: Model, target: int, position: in
         heads,
         biases,
         np.array([cache[f"blocks.{i}.mlp_out"][position] @ direction for i in range(config.n_layer)]),
+        float(attended - heads.sum() - biases.sum()),
         float(
             weights.tensor("ln_f.bias").astype(np.float64)
             @ weights.tensor(config.unembedding)[target].astype(np.float64)

@@ -72,15 +72,20 @@ def _features(autoencoder: Autoencoder, model: Model, ids: list[int], known: tup
 
 def _complete(vectors: tuple[Vector, ...], model: Model) -> tuple[Vector, ...]:
     """With a block and a coefficient each, and a name of its own."""
-    names: set[str] = set()
     complete = []
-    for vector in vectors:
-        name = next(name for name in _versions(vector.name) if name not in names)
-        names.add(name)
+    for vector, name in zip(vectors, own_names([vector.name for vector in vectors]), strict=True):
         block = model.config.n_layer // 2 if vector.block is None else vector.block
         coefficient = COEFFICIENT if vector.coefficient is None else vector.coefficient
         complete.append(replace(vector, name=name, block=block, coefficient=coefficient))
     return tuple(complete)
+
+
+def own_names(names: list[str]) -> list[str]:
+    """The names, where one stands there twice with a number behind it."""
+    found: list[str] = []
+    for wanted in names:
+        found.append(next(name for name in _versions(wanted) if name not in found))
+    return found
 
 
 def _versions(name: str) -> Iterator[str]:

@@ -10,19 +10,26 @@ from xlgpt.errors import BadCheckpoint
 FILE = "xlgpt.toml"
 
 
-KINDS = {"steering": "a path", "sae": "a path", "features": "a list of numbers from 0", "prompts": "a list of texts"}
+KINDS = {
+    "steering": "a path",
+    "sae": "a path",
+    "features": "a list of numbers from 0",
+    "adapters": "a list of paths",
+    "prompts": "a list of texts",
+}
 
 
 @dataclass(frozen=True)
 class Companions:
     """steering: a file of vectors. sae: the folder of a sparse autoencoder. features: those of it that are shown first.
 
-    prompts: some to try, on the home sheet.
+    adapters: the folders of LoRA adapters. prompts: some to try, on the home sheet.
     """
 
     steering: Path | None = None
     sae: Path | None = None
     features: tuple[int, ...] = ()
+    adapters: tuple[Path, ...] = ()
     prompts: tuple[str, ...] = ()
 
 
@@ -44,11 +51,15 @@ def read_companions(folder: Path) -> Companions:
             raise BadCheckpoint(f"{path} has the key {key!r}; it may have {', '.join(sorted(known))}.")
         if not _fits(key, value):
             raise BadCheckpoint(f"{path}: {key} is {value!r}; it must be {KINDS[key]}.")
-    for key in ("steering", "sae"):
-        if key in named and not (folder / named[key]).exists():
-            raise BadCheckpoint(f"{path} names {named[key]!r} as {key}, and there is no such thing beside it.")
+    paths = {key: [named[key]] if key in named else [] for key in ("steering", "sae")}
+    paths["adapters"] = named.get("adapters", [])
+    for key, names in paths.items():
+        for name in names:
+            if not (folder / name).exists():
+                raise BadCheckpoint(f"{path} names {name!r} as {key}, and there is no such thing beside it.")
     steering, sae = (folder / named[key] if key in named else None for key in ("steering", "sae"))
-    return Companions(steering, sae, tuple(named.get("features", ())), tuple(named.get("prompts", ())))
+    adapters = tuple(folder / name for name in paths["adapters"])
+    return Companions(steering, sae, tuple(named.get("features", ())), adapters, tuple(named.get("prompts", ())))
 
 
 def _fits(key: str, value: Any) -> bool:
@@ -56,6 +67,6 @@ def _fits(key: str, value: Any) -> bool:
     match key:
         case "features":
             return isinstance(value, list) and all(type(item) is int and item >= 0 for item in value)
-        case "prompts":
+        case "prompts" | "adapters":
             return isinstance(value, list) and all(isinstance(item, str) for item in value)
     return isinstance(value, str)

@@ -1,9 +1,11 @@
-"""What may be changed in a model while it runs: a vector added on the way, heads, MLPs and neurons ablated."""
+"""What may be changed in a model while it runs: a vector or an adapter added, heads, MLPs and neurons ablated."""
 
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+from xlgpt.model.adapter import Adapter
 
 Array = NDArray[np.float64]
 
@@ -36,6 +38,9 @@ class Edits:
     Switches: `heads` [L, H] and `mlps` [L] say how much of each is left: 1 on, 0 off, fractions between. What is gone
     gives its mean instead, `head_means` [L, H, K] (of attn.z) and `mlp_means` [L, D] (of mlp_out), or, where these are
     not told, zero. neurons: those that are ablated: their activations stay as they are, but they write nothing.
+
+    adapter (Hu et al. 2021): x·W + b becomes x·W + b + adapter_scale · alpha/r · (x·A)·B. It reads the activations of
+    ablated neurons too; what an ablated MLP gives, it gives with it.
     """
 
     block: int = 0
@@ -46,6 +51,12 @@ class Edits:
     head_means: Array | None = None
     mlp_means: Array | None = None
     neurons: AblatedNeurons | None = None
+    adapter: Adapter | None = None
+    adapter_scale: float = 1.0
+
+    def adapt(self, y: Array, x: Array, matrix: str) -> Array:
+        """What comes of a matrix: y = x·W + b [..., out], and what the adapter makes of x [..., in] on top."""
+        return y if self.adapter is None else y + self.adapter.added(x, matrix, self.adapter_scale)
 
     def steer(self, resid_pre: Array, layer: int) -> Array:
         """What enters a block: [..., T, D], and the vector where it is added."""

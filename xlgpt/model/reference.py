@@ -61,9 +61,9 @@ def forward(
     def w(name: str) -> Array:
         return weights.tensor(name).astype(np.float64, copy=False)
 
-    def linear(x: Array, name: str) -> Array:  # [T, in] -> [T, out]
+    def linear(x: Array, name: str, read: Array | None = None) -> Array:  # [T, in] -> [T, out]
         flat = x.reshape(-1, x.shape[-1]) @ w(f"{name}.weight") + w(f"{name}.bias")
-        return flat.reshape(*x.shape[:-1], -1)
+        return edits.adapt(flat.reshape(*x.shape[:-1], -1), x if read is None else read, name)
 
     def layer_norm(x: Array, ln: str, out: str) -> Array:  # [T, D] -> [T, D]
         cache[f"{out}.scale"] = np.sqrt(x.var(axis=-1, keepdims=True) + config.layer_norm_epsilon)  # [T, 1]
@@ -89,7 +89,7 @@ def forward(
         cache[f"{name}.pre"] = linear(x, f"{h}.c_fc")  # [T, F]
         cache[f"{name}.post"] = ACTIVATIONS[config.activation_function](cache[f"{name}.pre"])  # [T, F]
         written = edits.ablate_neurons(cache[f"{name}.post"], layer)
-        return edits.switch_mlp(linear(written, f"{h}.c_proj"), layer)
+        return edits.switch_mlp(linear(written, f"{h}.c_proj", read=cache[f"{name}.post"]), layer)
 
     cache: dict[str, Array] = {}
     T = np.shape(ids)[-1]

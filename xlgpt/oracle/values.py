@@ -25,6 +25,7 @@ from xlgpt.oracle.generation import end_of_text, generation, rows_in_use, sampli
 from xlgpt.oracle.given import Given, given
 from xlgpt.oracle.given import cells as given_cells
 from xlgpt.oracle.views import VIEWS, Run
+from xlgpt.oracle.views.adapters import chosen_adapter
 from xlgpt.oracle.views.circuit import switches
 from xlgpt.oracle.views.facts import ablated_neurons
 from xlgpt.oracle.views.steering import chosen
@@ -100,6 +101,8 @@ def edits(settings: Settings, layout: Layout, n_tokens: int) -> Edits:
     if "steering.on" in settings.cells and settings.counted("steering.on"):
         steer = chosen(settings, layout, n_tokens)
         made = replace(made, block=steer.block, vector=steer.vector, at=steer.at)
+    if "adapter.on" in settings.cells and settings.counted("adapter.on"):
+        made = replace(made, adapter=chosen_adapter(settings, layout))
     return made
 
 

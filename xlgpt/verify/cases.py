@@ -31,6 +31,7 @@ CHOSEN: dict[str, tuple[float | str, ...]] = {
     "shown_position": ("", 0, 1),
     "steering.coefficient": ("", 3.5, -2, 0.5),
     "steering.to": ("", 40, 3, 1),
+    "adapter.scale": (1, 0.5, -1, ""),
     "facts.ablate": ("", 1, ""),
     "facts.strongest": (0, 5, 10),
 }
@@ -176,9 +177,11 @@ class _Choices:
         yield self._odd(prompt, 0, dict.fromkeys(blocks, NO_SUCH), "no such block")
         yield self._odd(prompt, 1, dict.fromkeys(heads, NO_SUCH) | {"facts.ablate": -1}, "no such head or neuron")
         yield self._odd(prompt, 2, dict.fromkeys((*positions, "lens.chosen"), NO_SUCH), "no such position")
-        names = ("lens.target", "circuit.target", "steering.vector")
-        yield self._odd(prompt, 3, dict.fromkeys((*names, "lens.chosen"), "no such"), "no such token or vector")
-        yield self._odd(prompt, 4, dict.fromkeys(names, ""), "no token or vector asked for")
+        names = ("lens.target", "circuit.target", "steering.vector", "adapter.name")
+        yield self._odd(
+            prompt, 3, dict.fromkeys((*names, "lens.chosen"), "no such"), "no such token, vector or adapter"
+        )
+        yield self._odd(prompt, 4, dict.fromkeys(names, ""), "no token, vector or adapter asked for")
         for cells in NO_SETTINGS:
             yield Case(prompt, self._changed(cells), f"{next(iter(cells))} that cannot be")
         yield Case(prompt, self._changed(TOO_WIDE), "top p that is not reached")

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -31,6 +31,7 @@ from xlgpt.verify.report import BandResult, Gap, PromptResult, Report, SheetResu
 from xlgpt.verify.sheets_to_check import CheckedSheet, plan_of
 from xlgpt.verify.trial import Trial
 from xlgpt.workbook.book import Book
+from xlgpt.workbook.options import paths
 
 IN_PYTHON = "formulas"  # the engine that runs in this process, and so in several
 WORTH_IT = 400_000  # formulas to calculate; below, starting a process takes longer than the work
@@ -45,6 +46,7 @@ def check(
     model: str | None = None,
     steering: str | Path | None = None,
     sae: str | Path | None = None,
+    adapter: str | Path | Sequence[str | Path] = (),
     rows: str | int | None = None,
     allow_changed: bool = False,
     jobs: int | None = None,
@@ -55,8 +57,9 @@ def check(
 
     engine: formulas, libreoffice or ironcalc. prompts: what to try; by default the prompt in the file, and some that
     fill every row and change every setting. model: a checkpoint that weights, vocabulary, vectors, autoencoder and
-    means must equal, or, in a workbook of fewer digits, once it is rounded alike. steering, sae: the files that the
-    vectors and features come from, where they are not bundled. rows: "last" or a number of rows, for a quick look.
+    means must equal, or, in a workbook of fewer digits, once it is rounded alike. steering, sae, adapter: where the
+    vectors, features and adapters come from, where these are not bundled. rows: "last" or a number of rows, for a
+    quick look.
     allow_changed: a cell that is not as the templates make it is listed, and does not fail.
     jobs: how many processes calculate, with the engine formulas; by default one for each core.
     Raises NotAWorkbook, ForeignWorkbook, BrokenWorkbook, PromptTooLong, UsageError, EngineNotFound, EngineFailed.
@@ -71,7 +74,9 @@ def check(
             own = [[Case(book.prompt_of(text), book.settings)] for text in prompts]
             traits = calculating.traits
             groups = own or usual(book, not traits.is_open or last_rows is not None, traits.sorts)
-            given = Given(rounded(load(model), book.precision, book.notation), steering, sae) if model else None
+            adapters = paths(adapter)
+            held = rounded(load(model), book.precision, book.notation) if model else None
+            given = Given(held, steering, sae, adapters) if held else None
             weights = tuple(check_weights(book, given, progress))
             proof, sheets, tried = NOTHING_READ, list[CheckedSheet](), list[_Tried]()
             if not any(sheet.problems for sheet in weights if sheet.sheet in book.weights.sheets):

@@ -1,7 +1,7 @@
 """Whether all of a model's weights are in the file, and, where a checkpoint is given, whether they are its own."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
@@ -9,23 +9,28 @@ from typing import Any
 import numpy as np
 
 from xlgpt.interp import sae
+from xlgpt.interp.adapters import adapter_cells, find_adapters
 from xlgpt.interp.mean_activations import usual_means
 from xlgpt.interp.vectors_and_features import Asked, Directions, find_directions
+from xlgpt.model.adapter import MODULES, Adapter
 from xlgpt.model.checkpoint import Model
+from xlgpt.model.reference import forward, softmax
 from xlgpt.progress import Progress
 from xlgpt.verify.report import BandResult, SheetResult
 from xlgpt.workbook.book import Book
 
 SAME = 1e-14  # relative: a cell that is no weight has 15 to 17 digits
+PLAIN = 1e-3  # the same of a probability, which the cells' decimals and the checkpoint's float32 move a little
 
 
 @dataclass(frozen=True)
 class Given:
-    """A checkpoint, and where vectors and an autoencoder come from, if they are not bundled with it."""
+    """A checkpoint, and where vectors, an autoencoder and adapters come from, if they are not bundled with it."""
 
     model: Model
     steering: str | Path | None = None
     sae: str | Path | None = None
+    adapters: tuple[Path, ...] = ()
 
 
 def check_weights(book: Book, given: Given | None, progress: Progress) -> Iterator[SheetResult]:
@@ -33,6 +38,7 @@ def check_weights(book: Book, given: Given | None, progress: Progress) -> Iterat
     if given:
         yield from _check_facts(book, given.model)
         yield from _check_directions(book, given)
+        yield from _check_adapters(book, given)
         yield from _check_means(book, given.model)
     total = len(book.weights.shapes())
     done = 0
@@ -117,6 +123,45 @@ def _autoencoder(book: Book, found: Directions) -> Iterator[BandResult]:
         yield _held(name, book.settings.cells[name], wanted)
 
 
+def _check_adapters(book: Book, given: Given) -> Iterator[SheetResult]:
+    """The numbers of the adapters, and what the sheet Adapters says of the plain model."""
+    if "adapter.names" not in book.settings.cells:
+        return
+    known = {adapter.name: adapter for adapter in find_adapters(given.model, given.adapters, book.room.sheets)}
+    bands = [_adapter(book, name, known.get(name)) for name in map(str, book.settings.cells["adapter.names"][:, 0])]
+    bands.append(_plain_answers(book, given.model))
+    yield SheetResult(book.named("adapter.names").sheet, tuple(bands), 0, 0.0)
+
+
+def _adapter(book: Book, name: str, adapter: Adapter | None) -> BandResult:
+    if adapter is None:
+        return BandResult(f"adapter {name}", gap="it is no bundled one; name its folder with --adapter")
+    wanted = _numbers_of(name, adapter_cells([adapter], book.config.n_layer))
+    return _held(f"adapter {name}", _numbers_of(name, book.settings.cells), wanted)
+
+
+def _numbers_of(adapter: str, cells: Mapping[str, Any]) -> list[Any]:
+    """All numbers that some cells hold of an adapter, rank by rank."""
+    return [
+        number
+        for module in MODULES
+        for row, of in enumerate(cells.get(f"{module}.of", ()))
+        if str(of[0]) == adapter
+        for part in ("scaling", "lora_A", "lora_B")
+        for number in cells[f"{module}.{part}"][row]
+    ]
+
+
+def _plain_answers(book: Book, model: Model) -> BandResult:
+    """How likely the ten most likely tokens are without an adapter, for the prompts that are kept."""
+    cells = book.settings.cells
+    prompts = [model.tokenizer.encode(str(text)) for text in cells["plain.prompts"][:, 0]]
+    logits = [forward(ids, model.weights, model.config)["logits"][-1] for ids in prompts if ids]
+    wanted = [np.sort(softmax(found))[:-11:-1] for found in logits]
+    ours = [row for row, ids in zip(cells["plain.probabilities"], prompts, strict=True) if ids]
+    return _held("plain.probabilities", ours, wanted, PLAIN)
+
+
 def _check_means(book: Book, model: Model) -> Iterator[SheetResult]:
     """What the sheet Circuit puts in place of a part that is ablated."""
     cells = book.settings.cells
@@ -129,13 +174,13 @@ def _check_means(book: Book, model: Model) -> Iterator[SheetResult]:
     yield SheetResult(book.named("circuit.heads").sheet, tuple(bands), 0, 0.0)
 
 
-def _held(name: str, cells: Any, wanted: Any) -> BandResult:
-    """Hold some cells against the numbers that they were made from."""
+def _held(name: str, cells: Any, wanted: Any, enough: float = SAME) -> BandResult:
+    """Hold some cells against the numbers that they were made from. enough: how near they must be, relatively."""
     ours = np.array([v if isinstance(v, int | float) else np.nan for v in np.ravel(np.asarray(cells, dtype=object))])
     theirs = np.ravel(np.asarray(wanted)).astype(np.float64)
     if ours.shape != theirs.shape:
         return BandResult(name, ours.size, problem=f"It has {ours.size:,} numbers; it must have {theirs.size:,}.")
-    wrong = np.flatnonzero(~(np.abs(ours - theirs) <= SAME * np.abs(theirs)))
+    wrong = np.flatnonzero(~(np.abs(ours - theirs) <= enough * np.abs(theirs)))
     if not len(wrong):
         return BandResult(name, ours.size)
     i = int(wrong[0])

@@ -15,6 +15,7 @@ from xlgpt.compiler.layout import Layout, Placed, lay_out
 from xlgpt.compiler.settings import Settings, input_bands
 from xlgpt.compiler.template import Matmul, Room, optional_sheets
 from xlgpt.errors import BrokenWorkbook, ForeignWorkbook, NotAWorkbook, PromptTooLong
+from xlgpt.model.adapter import MODULES
 from xlgpt.model.checkpoint import Model, Weights
 from xlgpt.model.companions import Companions
 from xlgpt.model.config import ACTIVATIONS, GPT2Config, weight_shapes
@@ -423,6 +424,7 @@ class Book:
     def room(self) -> Room:
         """What there are rows for, and which optional sheets there are."""
         there = (name for name, tab in optional_sheets().items() if tab in self._parts)
+        matrices = (f"h.{layer}.{module}" for layer in range(self.config.n_layer) for module in MODULES)
         return Room(
             self.context,
             self.max_bytes,
@@ -432,6 +434,9 @@ class Book:
             self._height("steering.names"),
             self._height("features.number"),
             self._height("proof.places"),
+            self._height("adapter.names"),
+            tuple((name, height) for name in matrices if (height := self._height(f"{name}.lora_A.weight"))),
+            self._height("plain.prompts"),
         )
 
     def _height(self, name: str) -> int:

@@ -113,7 +113,7 @@ def _pieces(plan: Plan, count: int) -> list[str]:
 
 
 def _changed(plan: Plan, _: int) -> list[str]:
-    """What was done to the model on the sheets Circuit and Steering; at first, nothing was."""
+    """What was done to the model on the sheets Circuit, Adapters and Steering; at first, nothing was."""
     return [_done(plan)]
 
 
@@ -123,6 +123,8 @@ def _done(plan: Plan) -> str:
     if "circuit.heads" in settings.cells:
         off = sum(int((settings.cells[name] != 1).sum()) for name in ("circuit.heads", "circuit.mlps"))
         said += f"Ablated: {off}. " if off else ""
+    if "adapter.on" in settings.cells and settings.counted("adapter.on"):
+        said += f"{plan.values['adapter.status'][0]} "
     if "steering.on" in settings.cells and settings.counted("steering.on"):
         said += str(plan.values["steering.status"][0])
     return said

@@ -1,5 +1,6 @@
 """What a workbook is to be: all that a build can be told, with its defaults and its checks."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -8,6 +9,11 @@ from xlgpt.compiler.matmul import CHOICES
 from xlgpt.compiler.template import optional_sheets
 from xlgpt.errors import UsageError
 from xlgpt.interp.vectors_and_features import Asked, features_of
+
+
+def paths(given: str | Path | Sequence[str | Path]) -> tuple[Path, ...]:
+    """One path, or several."""
+    return (Path(given),) if isinstance(given, str | Path) else tuple(map(Path, given))
 
 
 @dataclass(frozen=True)
@@ -24,8 +30,8 @@ class Options:
     sheets: those that look inside the model, all, none, or some of their names with commas between.
     steering: a file of vectors (.npy, .npz or .safetensors) for the sheet Steering. sae: the folder of a sparse
     autoencoder (SAELens) for the sheet Features. features: their numbers, with commas between; by default those that
-    are most active in the prompt. jobs: how many processes pack the weights of a large model, one on each core unless
-    told; the file is the same.
+    are most active in the prompt. adapter: the folder of a LoRA adapter (PEFT) for the sheet Adapters, or several.
+    jobs: how many processes pack the weights of a large model, one on each core unless told; the file is the same.
     Raises UsageError where they do not go together.
     """
 
@@ -41,14 +47,20 @@ class Options:
     steering: str | Path | None = None
     sae: str | Path | None = None
     features: str | None = None
+    adapter: str | Path | Sequence[str | Path] = ()
     jobs: int | None = None
 
     def __post_init__(self) -> None:
         if self.matmul not in CHOICES:
             raise UsageError(f"--matmul {self.matmul}: write {', '.join(CHOICES[:-1])} or {CHOICES[-1]}.")
-        given = {"--steering": self.asked.steering, "--sae": self.asked.sae, "--features": self.asked.features}
-        for option, value in given.items():
-            sheet = "steering" if option == "--steering" else "features"
+        asked = self.asked
+        given: dict[str, tuple[object, str]] = {
+            "--steering": (asked.steering, "steering"),
+            "--sae": (asked.sae, "features"),
+            "--features": (asked.features, "features"),
+            "--adapter": (self.adapters, "adapters"),
+        }
+        for option, (value, sheet) in given.items():
             if value and sheet not in self.views:
                 raise UsageError(f"{option} needs the sheet {sheet!r}, which --sheets leaves out; name it there too.")
         if self.jobs is not None and self.jobs < 1:
@@ -59,6 +71,11 @@ class Options:
         """The vectors and features that it is to bring along."""
         vectors, autoencoder = (Path(path) if path else None for path in (self.steering, self.sae))
         return Asked(vectors, autoencoder, features_of(self.features))
+
+    @cached_property
+    def adapters(self) -> tuple[Path, ...]:
+        """The folders of the adapters that it is to bring along."""
+        return paths(self.adapter)
 
     @cached_property
     def views(self) -> tuple[str, ...]:

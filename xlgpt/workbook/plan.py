@@ -12,8 +12,10 @@ from xlgpt.compiler.settings import Settings, defaults
 from xlgpt.compiler.template import Matmul, Room
 from xlgpt.errors import ContextTooLong, PromptTooLong, UsageError, WorkbookTooLarge
 from xlgpt.interp import sae
+from xlgpt.interp.adapters import adapted, adapter_cells, find_adapters
 from xlgpt.interp.mean_activations import usual_means
 from xlgpt.interp.vectors_and_features import Directions, find_directions
+from xlgpt.model.adapter import Adapter
 from xlgpt.model.bpe import check_vocabulary
 from xlgpt.model.checkpoint import Model
 from xlgpt.model.notation import DECIMAL, Notation
@@ -21,6 +23,7 @@ from xlgpt.model.precision import in_cells
 from xlgpt.model.tokenizer import check_text
 from xlgpt.oracle.values import Values, look_inside, run_with_cache
 from xlgpt.oracle.views import Run
+from xlgpt.oracle.views.adapters import plain_answers
 from xlgpt.oracle.views.proof import as_built
 from xlgpt.workbook.options import Options
 from xlgpt.workbook.tables import Table, tables
@@ -61,14 +64,24 @@ class Plan:
         sheets = self.layout.room.sheets
         means = usual_means(self.model).cells() if "circuit" in sheets else {}
         proven = as_built(self._run) if "proof" in sheets else {}
-        return self.given.changed({**means, **proven})
+        plain = plain_answers(self._known_runs) if "adapters" in sheets else {}
+        return self.given.changed({**means, **proven, **plain})
 
     @cached_property
     def _run(self) -> Run:
         """The forward pass with the weights as the cells hold them; for all else the model's own are near enough."""
-        model = self.model if self.is_read else in_cells(self.model, self.notation)
-        run = run_with_cache(self.prompt, model, self.layout, self.given)
+        run = run_with_cache(self.prompt, self._run_model, self.layout, self.given)
         return replace(run, model=self.model)
+
+    @cached_property
+    def _run_model(self) -> Model:
+        return self.model if self.is_read else in_cells(self.model, self.notation)
+
+    @property
+    def _known_runs(self) -> list[Run]:
+        """The plain model on the prompts whose answers the sheet Adapters keeps."""
+        others = known_prompts(self.prompt, self.model, self.layout.room)[1:]
+        return [self._run, *(run_with_cache(text, self._run_model, self.layout, self.given) for text in others)]
 
     @cached_property
     def formulas(self) -> dict[str, list[Formula]]:
@@ -106,12 +119,12 @@ class Plan:
 
 
 def make_plan(model: Model, options: Options, notation: Notation = DECIMAL) -> Plan:
-    """Lay the workbook out for a prompt; Steering and Features only where there is something for them.
+    """Lay the workbook out for a prompt; Steering, Features and Adapters only where there is something for them.
 
     notation: of the file that it is to become.
 
     Raises PromptTooLong, ContextTooLong, UsageError, SheetTooSmall, WorkbookTooLarge, BadVocabulary, BadVectors,
-    BadAutoencoder, TemplateError.
+    BadAutoencoder, BadAdapter, TemplateError.
     """
     room = _room(model, options)
     positions, context, max_bytes = model.config.n_positions, room.context, room.max_bytes
@@ -133,17 +146,31 @@ def make_plan(model: Model, options: Options, notation: Notation = DECIMAL) -> P
         )
     _check_size(model, notation)
     directions = find_directions(model, ids, options.asked, room.sheets)
-    layout = lay_out(model.config, _with(room, directions, len(ids)), len(model.tokenizer.merges))
-    settings = filled_in(defaults(layout, model.parameters > MANUAL_FROM), directions)
+    adapters = find_adapters(model, options.adapters, room.sheets)
+    room = _with(room, directions, len(ids), len(adapters))
+    if adapters:
+        known = len(known_prompts(prompt, model, room))
+        room = replace(room, adapted=adapted(adapters, model.config.n_layer), known_prompts=known)
+    layout = lay_out(model.config, room, len(model.tokenizer.merges))
+    settings = filled_in(defaults(layout, model.parameters > MANUAL_FROM), directions, adapters, model)
     return Plan(model, prompt, layout, settings, notation)
 
 
-def _with(room: Room, directions: Directions, tokens: int) -> Room:
-    """Rows for the vectors, the features and the prompt's tokens; no sheet for them where there are none."""
+def known_prompts(prompt: str, model: Model, room: Room) -> list[str]:
+    """What the plain model's answers are kept for: the prompt, and of a small model those that come with it."""
+    others = () if model.parameters > MANUAL_FROM else model.companions.prompts
+    fit = [text for text in others if len(text.encode()) <= room.max_bytes and text != prompt]
+    return [prompt, *(text for text in fit if len(model.tokenizer.encode(text)) <= room.context)]
+
+
+def _with(room: Room, directions: Directions, tokens: int, adapters: int) -> Room:
+    """Rows for vectors, features, adapters and the prompt's tokens; no sheet for them where there are none."""
     count = {"steering": len(directions.vectors), "features": len(directions.features), "proof": tokens}
+    count["adapters"] = adapters
     sheets = tuple(name for name in room.sheets if count.get(name, 1))
     proven = tokens if "proof" in sheets else 0
-    return replace(room, sheets=sheets, vectors=count["steering"], features=count["features"], proven=proven)
+    room = replace(room, sheets=sheets, vectors=count["steering"], features=count["features"], proven=proven)
+    return replace(room, adapters=adapters)
 
 
 def _room(model: Model, options: Options) -> Room:
@@ -213,9 +240,9 @@ def _shortened(prompt: str, model: Model, context: int, max_bytes: int) -> str:
     return " ".join(words)
 
 
-def filled_in(settings: Settings, found: Directions) -> Settings:
-    """With the numbers in the cells of the sheets Steering and Features, and the first vector chosen."""
-    cells: dict[str, Any] = {}
+def filled_in(settings: Settings, found: Directions, adapters: tuple[Adapter, ...], model: Model) -> Settings:
+    """With the numbers in the cells of Steering, Features and Adapters, and the first vector and adapter chosen."""
+    cells: dict[str, Any] = adapter_cells(adapters, model.config.n_layer)
     if "steering.vectors" in settings.cells:
         cells |= {
             "steering.vector": found.vectors[0].name,

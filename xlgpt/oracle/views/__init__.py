@@ -6,6 +6,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from xlgpt.oracle.run import Run
+from xlgpt.oracle.views.adapters import adapters
 from xlgpt.oracle.views.anatomy import anatomy
 from xlgpt.oracle.views.attention import attention
 from xlgpt.oracle.views.circuit import circuit
@@ -18,6 +19,7 @@ from xlgpt.oracle.views.steering import steering
 __all__ = ["VIEWS", "Run"]
 
 VIEWS: dict[str, Callable[[Run], dict[str, NDArray[Any]]]] = {
+    "adapters": adapters,
     "anatomy": anatomy,
     "attention": attention,
     "circuit": circuit,

@@ -66,6 +66,7 @@ def _adds(parts: Attribution) -> dict[str, Values]:
         "embed_adds": parts.embed,
         "pos_embed_adds": parts.pos_embed,
         "steering_adds": parts.steering,
+        "adapter_adds": parts.adapter,
         "final_bias_adds": parts.final_bias,
     }
     rows = {

@@ -32,6 +32,7 @@ WAYS_BACK = {
     "circuit": " On the sheet Circuit set every head and MLP to 1.",
     "facts": " On the sheet Facts empty the neuron to ablate, and set the strongest to 0.",
     "steering": " On the sheet Steering set the switch to 0.",
+    "adapters": " On the sheet Adapters set the switch to 0.",
     "prompt": " Type this prompt on Home: ",
 }
 
@@ -141,6 +142,8 @@ def _changed(run: Run) -> dict[str, int]:
         changed["facts"] = settings.is_number("facts.ablate") + settings.counted("facts.strongest") > 0
     if "steering.on" in settings.cells:
         changed["steering"] = settings.counted("steering.on") != 0
+    if "adapter.on" in settings.cells:
+        changed["adapters"] = settings.counted("adapter.on") != 0
     return {name: int(value) for name, value in changed.items()}
 
 
