@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import openpyxl
 from python_calamine import CalamineWorkbook
+from pyxlsb import open_workbook
 
 from xlgpt.compiler.settings import Settings
 from xlgpt.verify.again import plan_again
@@ -46,6 +47,17 @@ def by_calamine(path: Path) -> dict[str, Grid]:
         name: _grid({(i, j): value for i, row in enumerate(rows) for j, value in enumerate(row) if value != ""})
         for name, rows in sheets.items()
     }
+
+
+def by_pyxlsb(path: Path, sheets: list[str] | None = None) -> dict[str, Grid]:
+    """The saved values of an .xlsb."""
+    with open_workbook(str(path)) as book:
+        found = {}
+        for name in sheets or book.sheets:
+            with book.get_sheet(name) as sheet:
+                cells = (cell for row in sheet.rows(sparse=True) for cell in row)
+                found[name] = _grid({(cell.r, cell.c): cell.v for cell in cells if cell.v not in (None, "")})
+        return found
 
 
 def by_sheetjs(path: Path, script: Path) -> dict[str, Grid]:

@@ -16,7 +16,11 @@ from xlgpt.cli import cli
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-NEEDS_NETWORK = ("xlgpt build gpt2.xlsx", "xlgpt build other.xlsx")  # the Hub; test_checkpoint.py covers the code
+NEEDS_NETWORK = (
+    "xlgpt build gpt2.xlsx",
+    "xlgpt build gpt2.xlsb",
+    "xlgpt build other.xlsx",
+)  # the Hub; test_checkpoint.py covers the code
 
 
 def blocks(language: str) -> list[str]:

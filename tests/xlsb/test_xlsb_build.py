@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from conftest import SOFFICE
 from python_calamine import CalamineWorkbook
-from readers import are_alike
+from readers import are_alike, by_calamine, by_pyxlsb, by_sheetjs, part
 from xlsb_grammar import findings
 from xlsb_samples import opened
 
@@ -18,6 +18,7 @@ from xlgpt.xlsb.book_part import Book as BookPart
 from xlgpt.xlsb.elements import attributes, children
 from xlgpt.xlsb.sheet_data import number_rows
 from xlgpt.xlsx.formula import with_cells
+from xlgpt.xlsx.ranges import Range
 
 RECALCULATED = 1e-4  # LibreOffice calculates anew, and a proof compares what has 24 bits
 
@@ -58,6 +59,23 @@ def test_calamine_reads_every_cell_to_the_same(path: Path, as_xml: Path) -> None
             assert len(here) == len(there)
             for a, b in zip(here, there, strict=True):
                 assert are_alike(name, a, b), (name, row)
+
+
+@pytest.mark.slow
+def test_pyxlsb_reads_what_calamine_reads(path: Path) -> None:
+    theirs = by_calamine(path)
+    for name, grid in by_pyxlsb(path).items():
+        assert (grid == part(theirs[name], Range(name, 0, 0, *grid.shape))).all(), name
+        assert (theirs[name] != "").sum() == (grid != "").sum(), name
+
+
+@pytest.mark.slow
+@pytest.mark.node
+def test_sheetjs_reads_what_calamine_reads(path: Path, sheetjs: Path) -> None:
+    theirs = by_calamine(path)
+    for name, grid in by_sheetjs(path, sheetjs).items():
+        assert (grid == part(theirs[name], Range(name, 0, 0, *grid.shape))).all(), name
+        assert (theirs[name] != "").sum() == (grid != "").sum(), name
 
 
 def test_weights_are_float32_exactly() -> None:

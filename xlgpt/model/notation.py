@@ -108,4 +108,4 @@ def _scales(digits: int) -> tuple[Doubles, ...]:
 DECIMAL = Notation(
     significant, shortest, {0: 6.1, 1: 2.0, 2: 2.6, 3: 3.3, 4: 3.9, 5: 4.6, 6: 5.2, 7: 5.8, 8: 6.1, 9: 6.1}
 )
-BINARY = Notation(cut, exactly, {0: 4.8, 1: 2.0, 2: 2.6, 3: 3.3, 4: 3.9, 5: 4.6, 6: 4.8, 7: 4.8, 8: 4.8, 9: 4.8})
+BINARY = Notation(cut, exactly, {0: 4.8, 1: 2.0, 2: 2.4, 3: 2.8, 4: 3.6, 5: 3.9, 6: 4.5, 7: 4.8, 8: 4.8, 9: 4.8})
