@@ -49,3 +49,15 @@ def test_the_templates_and_the_model_are_inside(environment: Path) -> None:
     for line in done.stdout.splitlines():
         assert Path(line).is_dir()
         assert str(environment.parents[1]) in line
+
+
+@pytest.mark.slow
+def test_the_page_is_inside(environment: Path) -> None:
+    code = "from xlgpt.view.site import PAGE\nprint(PAGE)\n"
+    code += "for file in PAGE.iterdir(): print(file.name, file.stat().st_size)"
+    done = subprocess.run([environment, "-c", code], capture_output=True, text=True, check=True, cwd="/")
+    folder, *files = done.stdout.splitlines()
+    assert str(environment.parents[1]) in folder
+    shipped = (ROOT / "xlgpt" / "view" / "page").iterdir()
+    assert sorted(files) == sorted(f"{file.name} {file.stat().st_size}" for file in shipped)
+    assert any(file.startswith("ironcalc.wasm ") for file in files)

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from conftest import CHROMIUM
 from serving import serving
 
 import xlgpt
-from xlgpt.model.checkpoint import load
+from xlgpt.model.checkpoint import Model, load
 from xlgpt.oracle.values import expected
 from xlgpt.view import export, site
 from xlgpt.view.site import PAGE
@@ -155,12 +156,17 @@ def shows_sheet(page: Any, name: str) -> None:
     )
 
 
-def numpy_says(book: Path, prompt: str, **settings: Any) -> Any:
+@cache
+def opened(book: Path) -> tuple[Book, Model]:
+    return Book(book), load("tiny")
+
+
+def numpy_says(path: Path, prompt: str, **settings: Any) -> Any:
     """What the reference computes from the bundled model's files, with all that looks inside switched off."""
-    opened = Book(book)
-    switches = {sheet.stage.switch: 0 for sheet in opened.layout.sheets if sheet.stage.switch}
-    chosen = opened.settings.changed({**switches, "max_new_tokens": 0, **settings})
-    return expected(prompt, load("tiny"), opened.layout, chosen)
+    book, model = opened(path)
+    switches = {sheet.stage.switch: 0 for sheet in book.layout.sheets if sheet.stage.switch}
+    chosen = book.settings.changed({**switches, "max_new_tokens": 0, **settings})
+    return expected(prompt, model, book.layout, chosen)
 
 
 @pytest.mark.browser
