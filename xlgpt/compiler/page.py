@@ -11,7 +11,7 @@ from xlgpt.compiler.compile import formulas
 from xlgpt.compiler.layout import Layout, Placed, Sheet
 from xlgpt.compiler.records import record
 from xlgpt.compiler.references import Slip, Tables
-from xlgpt.compiler.template import Stage, folder, optional_sheets, read
+from xlgpt.compiler.template import Stage, folder, optional_sheets, read, tables
 from xlgpt.errors import TemplateError
 from xlgpt.xlsx.ranges import Range, column_number
 
@@ -185,7 +185,7 @@ def home_page() -> Page:
         widths=raw["widths"],
         style=raw["style"],
         cells=cells,
-        tables=Tables(raw.get("choice", {}), raw.get("each", {}), raw.get("text", {})),
+        tables=tables(path),
         file=path,
         **{name: record(kind, raw[name], str, path) for name, kind in parts.items()},
     )

@@ -20,7 +20,8 @@ from xlgpt.model.sampling import BEST
 Matmul = Literal["mmult", "sumproduct"]
 Adapted = tuple[tuple[str, int], ...]  # matrices that adapters change, and how many ranks there are for each
 
-TABLES = ("band", "slice", "chart", "shape", "patch", "choice", "each", "text")  # of a file, below its head
+KINDS = ("choice", "each", "text")  # of tables of texts that formulas name
+TABLES = ("band", "slice", "chart", "shape", "patch", *KINDS)  # of a file, below its head
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,10 @@ class Shape:
 
 @dataclass(frozen=True)
 class Head:
-    """What a file says above its bands. scope: prefixes of names that may be left out. repeat: a sheet for each."""
+    """What a file says above its bands.
+
+    scope: prefixes of names that may be left out. repeat: a sheet for each. uses: files of `shared` beside it.
+    """
 
     sheet: str
     title: str
@@ -88,6 +92,7 @@ class Head:
     scope: tuple[str, ...] = ()
     repeat: Literal["", "layer"] = ""
     forward: bool = False
+    uses: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -204,7 +209,7 @@ def _stages(
 ) -> Iterator[Stage]:
     raw = read(path)
     head = record(Head, {key: value for key, value in raw.items() if key not in TABLES}, str, path)
-    tables, view = _tables(raw, path), _view(path)
+    texts, view = tables(path), _view(path)
     scope = head.scope or ((f"{view}.",) if view else ())
     if not raw.get("band"):
         raise TemplateError(f"{path} has no [[band]]; a sheet needs at least one.")
@@ -212,7 +217,7 @@ def _stages(
     for layer in range(config.n_layer) if head.repeat else [None]:
         fill = _filler(layer)
         fitting = [patch for patch in patches if not patch.needs or fill(patch.needs) in dict(adapted)]
-        bands = tuple(_band(band, head, fill, path, tables, fitting) for band in there)
+        bands = tuple(_band(band, head, fill, path, texts, fitting) for band in there)
         switch = f"{scope[0]}on" if scope else ""
         yield Stage(
             sheet=fill(head.sheet),
@@ -221,7 +226,7 @@ def _stages(
             bands=bands,
             scope=tuple(map(fill, scope)),
             slices=tuple(record(Slice, part, fill, path) for part in raw.get("slice", [])),
-            tables=tables,
+            tables=texts,
             charts=tuple(record(Chart, chart, fill, path) for chart in raw.get("chart", [])),
             shapes=tuple(record(Shape, shape, fill, path) for shape in raw.get("shape", [])),
             optional=view,
@@ -245,22 +250,48 @@ def ranks(adapted: Adapted) -> dict[str, int]:
     return {f"{module}{RANKS}": sum(n for name, n in adapted if name.endswith(f".{module}")) for module in MODULES}
 
 
-def _tables(raw: dict[str, Any], path: Path) -> Tables:
-    """The texts that a file's formulas may name. Raises TemplateError."""
-    tables = Tables(raw.get("choice", {}), raw.get("each", {}), raw.get("text", {}))
-    for kind, keyed in (("choice", tables.choices), ("each", tables.each), ("text", {"": tables.texts})):
-        for key, texts in keyed.items():
-            if not all(isinstance(text, str) for text in texts.values()):
+@cache
+def tables(path: Path) -> Tables:
+    """The texts that a file's formulas may name: its own, and those of the files that it uses. Raises TemplateError."""
+    found: dict[str, dict[str, Any]] = {kind: {} for kind in KINDS}
+    for file in (path, *_used(path)):
+        _check_texts(file)
+        for kind, texts in found.items():
+            more = read(file).get(kind, {})
+            if twice := texts.keys() & more.keys():
+                raise TemplateError(f"{path}: [{kind}] has {min(twice)}, which {file}, that it uses, has too.")
+            texts.update(more)
+    return Tables(found["choice"], found["each"], found["text"])
+
+
+def _used(path: Path) -> Iterator[Path]:
+    """The files of texts that a file uses. Raises TemplateError."""
+    folder = path.parent / "shared"
+    for name in read(path).get("uses", []):
+        file = folder / f"{name}.toml"
+        if not file.is_file():
+            there = ", ".join(sorted(one.stem for one in folder.glob("*.toml"))) or "none"
+            raise TemplateError(f"{path}: the uses {name!r} is no file of {folder}; there is {there}.")
+        if unknown := set(read(file)) - set(KINDS):
+            raise TemplateError(f"{file} has the unknown key {min(unknown)!r}; it may have {', '.join(KINDS)}.")
+        yield file
+
+
+def _check_texts(path: Path) -> None:
+    """Whether the tables of a file hold what they should. Raises TemplateError."""
+    choices, every, texts = (read(path).get(kind, {}) for kind in KINDS)
+    for kind, keyed in (("choice", choices), ("each", every), ("text", {"": texts})):
+        for key, named in keyed.items():
+            if not all(isinstance(text, str) for text in named.values()):
                 raise TemplateError(f"{path}: [{kind}{key and '.'}{key}] may hold nothing but texts.")
-    for key, each in tables.each.items():
+    for key, each in every.items():
         if set(each) != {"text", "of"} or each["of"] not in DIMENSIONS.values():
             known = ", ".join(DIMENSIONS.values())
             raise TemplateError(f"{path}: [each.{key}] needs a text, and of, which is one of {known}; nothing else.")
-    return tables
 
 
 def _band(
-    raw: dict[str, Any], head: Head, fill: Callable[[str], str], path: Path, tables: Tables, patches: list[Patch]
+    raw: dict[str, Any], head: Head, fill: Callable[[str], str], path: Path, texts: Tables, patches: list[Patch]
 ) -> Band:
     """A band with what is added to it, and how far each of its formulas reaches. Raises TemplateError."""
     band = record(Band, {"forward": head.forward} | raw, fill, path)
@@ -269,7 +300,7 @@ def _band(
     words: set[str] = set()
     for key in formulas:
         try:
-            words |= tables.words(getattr(band, key))
+            words |= texts.words(getattr(band, key))
             check_words(band, words, bool(head.repeat))
         except Slip as slip:
             raise wrong(str(path), band, key, slip) from slip
