@@ -15,6 +15,7 @@ from xlsb_samples import DATA, opened
 import xlgpt
 from xlgpt.errors import BrokenWorkbook, EngineFailed, ForeignWorkbook, UsageError, XlgptError
 from xlgpt.verify.proofread import proofread
+from xlgpt.view.convert import convert
 from xlgpt.workbook.book import Book
 from xlgpt.workbook.fill import fill
 from xlgpt.xlsb import read
@@ -203,6 +204,8 @@ def test_a_copy_with_other_values(small: Path, tmp_path: Path) -> None:
 
 
 def test_ironcalc_does_not_read_it(small: Path) -> None:
+    with pytest.raises(EngineFailed, match="IronCalc reads no"):
+        convert(small)
     pytest.importorskip("ironcalc")
     with pytest.raises(EngineFailed, match="IronCalc reads no"):
         xlgpt.read(small, "next_token", engine="ironcalc")

@@ -76,6 +76,8 @@ def _ironcalc() -> ModuleType:
 
 def _check(book: Book) -> None:
     """Refuse what the page could not hold or would calculate wrongly."""
+    if book.scope:
+        raise EngineFailed(f"IronCalc reads no .xlsb, as {book.path} is one: build the workbook as .xlsx.")
     bands, weights = book.layout.bands.values(), book.layout.weights
     cells = sum(at.height * at.width for at in (*(p.cells for p in bands), *(p.cells for p in weights)))
     if cells > MOST_CELLS:
