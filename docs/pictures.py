@@ -89,7 +89,7 @@ def pictures(layout: Layout) -> list[Picture]:
         Picture("lens.png", "Logit lens", "A1:O34"),
         Picture("circuit.png", "Circuit", "A1:N32"),
         Picture("facts.png", "Facts", "A1:N24", "Michael Jordan plays the sport of", (("facts.token", 2),)),
-        Picture("adapters.png", "Adapters", "A1:L36", "Mike pulls out his", (("adapter.on", 1),)),
+        Picture("adapters.png", "Adapters", "A1:L32", "Mike pulls out his", (("adapter.on", 1),)),
         Picture("steering.png", "Steering", "A1:N31", "Mike pulls out his", (("steering.on", 1),)),
         Picture("proof.png", "Proof", "A1:J36"),
         Picture("features.png", "Features", "A1:P30", "Mike is a Jedi. He pulls out his"),
@@ -111,7 +111,7 @@ def render(prompt: str, shown: list[Picture]) -> None:
     """Make the pictures of one prompt."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "tiny.xlsx"
-        xlgpt.build(path, model="tiny", prompt=prompt, context=12, generate=2)
+        xlgpt.build(path, model="tiny", prompt=prompt, context=12, generate=4)
         soffice = find_soffice()
         asked = json.dumps([asdict(picture) for picture in shown])
         command = [find_python(soffice), "-c", RENDER, str(SERVER.parent), soffice, folder, str(path), asked]

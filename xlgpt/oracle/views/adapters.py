@@ -44,8 +44,13 @@ def _kind(matrix: str) -> str:
 
 def _strength(settings: Settings, kind: str) -> Array:
     """How strong each rank is, [ranks]: the scale times its scaling, where it is the chosen adapter's."""
-    is_chosen = [str(of) == settings.text("adapter.name") for of in settings.cells[f"{kind}.of"][:, 0]]
-    return np.where(is_chosen, _scale(settings) * settings.numbers(f"{kind}.scaling")[:, 0], 0.0)
+    found: Array = _chosen(settings, kind) * _scale(settings) * settings.numbers(f"{kind}.scaling")[:, 0]
+    return found
+
+
+def _chosen(settings: Settings, kind: str) -> Array:
+    """Whether each rank is the chosen adapter's, [ranks]: 1 or 0."""
+    return np.array([float(str(of) == settings.text("adapter.name")) for of in settings.cells[f"{kind}.of"][:, 0]])
 
 
 def _scale(settings: Settings) -> float:
@@ -76,6 +81,7 @@ def adapters(run: Run) -> dict[str, Values]:
     found |= {"is_name": is_name.astype(int)} | table
     kinds = [kind.removesuffix(RANKS) for kind, count in ranks(run.layout.room.adapted).items() if count]
     shown = {f"adapter.{name}": value for name, value in found.items()} | _plain(settings, run.prompt)
+    shown |= {f"{kind}.chosen": _chosen(settings, kind) for kind in kinds}
     return shown | {f"{kind}.strength": _strength(settings, kind) for kind in kinds}
 
 
@@ -93,17 +99,15 @@ def _plain(settings: Settings, prompt: str) -> dict[str, Values]:
 def _matrices(run: Run) -> dict[str, Values]:
     """Of each matrix that an adapter may change: what the chosen one adds, and how large it is beside it."""
     settings, chosen = run.settings, chosen_adapter(run.settings, run.layout)
-    ranks_ = {}
-    for matrix, rows in _rows(run.layout).items():
-        owners = settings.cells[f"{_kind(matrix)}.of"][rows, 0]
-        ranks_[matrix] = sum(str(of) == settings.text("adapter.name") for of in owners)
+    places = _rows(run.layout).items()
+    rank = {matrix: int(_chosen(settings, _kind(matrix))[rows].sum()) for matrix, rows in places}
     parts = chosen.matrices
     product = np.array([np.linalg.norm(part.A @ part.B) for part in parts.values()])
     own = np.array([np.linalg.norm(run.model.weights.tensor(f"{name}.weight").astype(np.float64)) for name in parts])
-    size = [ranks_[name] * (len(part.A) + part.B.shape[1]) for name, part in parts.items()]
+    size = [rank[name] * (len(part.A) + part.B.shape[1]) for name, part in parts.items()]
     return {
         "matrix": np.array(list(parts), dtype=object),
-        "rank": np.array([ranks_[name] for name in parts]),
+        "rank": np.array([rank[name] for name in parts]),
         "size": np.array(size),
         "product_norm": product,
         "matrix_norm": own,
