@@ -1,5 +1,6 @@
 """The template language: what a formula becomes, what the compiler infers, and a sentence for every slip."""
 
+import ast
 import re
 import shutil
 from collections.abc import Callable
@@ -11,13 +12,14 @@ from xlgpt.compiler import template
 from xlgpt.compiler.compile import formulas
 from xlgpt.compiler.layout import Layout, lay_out
 from xlgpt.compiler.references import Coordinate, Product, Reference, Slip, parse
+from xlgpt.compiler.sentences import say
 from xlgpt.compiler.settings import defaults
 from xlgpt.compiler.template import Matmul, Room
 from xlgpt.errors import TemplateError
 from xlgpt.model.config import GPT2Config
 
 CONFIG = GPT2Config(n_layer=2, n_embd=8, n_head=2, n_positions=16, vocab_size=1300, n_inner=32)
-VIEWS = ("anatomy", "attention", "lens", "facts", "circuit", "steering", "proof")
+VIEWS = ("anatomy", "attention", "lens", "facts", "features", "circuit", "steering", "proof")
 Change = Callable[[str, str, str], Path]
 
 
@@ -45,7 +47,7 @@ def compiled(matmul: Matmul = "mmult", views: tuple[str, ...] = VIEWS) -> dict[s
 
 
 def laid_out(matmul: Matmul = "mmult", views: tuple[str, ...] = VIEWS) -> Layout:
-    layout = lay_out(CONFIG, Room(4, 8, 2, views, matmul, vectors=1, proven=2), 10)
+    layout = lay_out(CONFIG, Room(4, 8, 2, views, matmul, vectors=1, features=2, proven=2), 10)
     defaults(layout, is_large=False)
     return layout
 
@@ -217,12 +219,28 @@ SLIPS = [
         "the views of proof.changed.facts has 'fact', which",
     ),
     ("views/lens", "best_id     = ", "best_id     = 3 #", "[text] may hold nothing but texts"),
-    ("views/lens", 'uses  = ["best"]', 'uses = ["bst"]', "the uses 'bst' is no file of "),
-    ("views/lens", 'uses  = ["best"]', 'uses = "best"', "the uses 'best' is none; it is a list of a text"),
+    ("views/features", 'uses  = ["best"]', 'uses = ["bst"]', "the uses 'bst' is no file of "),
+    ("views/features", 'uses  = ["best"]', 'uses = "best"', "the uses 'best' is none; it is a list of a text"),
     ("views/lens", 'scores      = "', 'score = "', "formula of lens.best_in_slice names {text.scores}, which no table"),
     ("views/lens", 'scores      = "', 'codes = "7"\nscores = "', "[text] has codes, which "),
-    ("views/shared/best", "[text]", "[texts]", "has the unknown key 'texts'; it may have choice, each, text"),
+    ("views/shared/best", "[text]", "[texts]", "has the unknown key 'texts'; it may have choice, each, text, say"),
     ("views/shared/best", 'codes   = "', 'codes = 7 #"', "[text] may hold nothing but texts"),
+    ("views/facts", "{say.nothing_ablated}", '""', "[say] has nothing_ablated, which no formula of facts.toml"),
+    ("views/shared/place", "no_block =", "no_layer =", "[say] has no_layer, which no formula of attention.toml"),
+    ("model/block", "{resid_mid}+{mlp_out}", "{say.x}", "of blocks.0.resid_post names {say.x}, which no table [say]"),
+    ("model/generate", 'ended          = "', 'ended = 7 #"', "[say] may hold nothing but texts"),
+    (
+        "views/steering",
+        "before block {at_block}.",
+        "before {at_block.",
+        "the formula of steering.status has a brace th",
+    ),
+    (
+        "views/steering",
+        "before block {at_block}.",
+        "before {at_blok}.",
+        "formula of steering.status names {at_blok}, wh",
+    ),
     ("views/lens", 'at     = "lens.token"', 'at     = "K14"', "the at 'K14' names no band of its sheet"),
     ("views/lens", '["lens.target_rank"]', '["lens.rank"]', "draws lens.rank, which is no band"),
     ("views/circuit", 'band  = "blocks', 'bind  = "blocks', "has the unknown key 'bind'; it may have band, add, a"),
@@ -251,6 +269,53 @@ def test_a_slip_names_file_band_and_key(change: Change, name: str, old: str, new
     assert str(path) in said or "with what circuit.toml adds" in said
     assert said.endswith(".")
     assert "\n" not in said
+
+
+def test_a_sentence_joins_words_and_values(change: Change) -> None:
+    """A quote is doubled, a number that is known stands among the words, two values have nothing between them."""
+    change(
+        "views/facts",
+        '"Nothing is ablated."',
+        "'{facts.at}{at_block} of \"{n_layer}\" blocks, {text.strongest}{last}.'",
+    )
+    said = 'facts.at&facts.at_block&" of ""2"" blocks, "&MIN(INT(facts.strongest),32)&"1."'
+    assert said in compiled()["facts.status"][0]
+    assert say("views/facts", "nothing_ablated", at=3, at_block=1.0, n_layer=2, strongest=0.5, last=1) == (
+        '31 of "2" blocks, 0.51.'
+    )
+
+
+def test_a_sentence_that_is_asked_for_and_not_there(change: Change) -> None:
+    path = change("views/facts", "nothing_ablated", "ablated_nothing")
+    change("views/facts", "{say.nothing_ablated}", "{say.ablated_nothing}")
+    with pytest.raises(TemplateError, match=re.escape(f"{path}: [say] has no nothing_ablated, which a part of xlgpt")):
+        say("views/facts", "nothing_ablated")
+
+
+@pytest.mark.parametrize(
+    ("values", "given"),
+    [({}, "nothing"), ({"ablate": 7}, "ablate"), ({"ablate": 7, "at_block": 1, "at": 1}, "ablate, at")],
+)
+def test_values_that_are_not_those_of_a_sentence(values: dict[str, int], given: str) -> None:
+    words = rf"facts\.toml: the neuron_ablated of \[say\] names ablate, at_block; what computes in NumPy knows {given}"
+    with pytest.raises(TemplateError, match=words):
+        say("views/facts", "neuron_ablated", **values)
+
+
+def test_numpy_says_each_sentence_of_the_templates_and_knows_what_it_names() -> None:
+    """Whether the case that a sentence is for is ever calculated or not."""
+    package = Path(template.__file__).parents[1]
+    said: dict[str, set[str]] = {}
+    for source in [*(package / "oracle").rglob("*.py"), package / "workbook" / "home.py"]:
+        for call in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
+            if isinstance(call, ast.Call) and getattr(call.func, "id", "") == "say":
+                file, key = (ast.literal_eval(one) for one in call.args)
+                values = {str(keyword.arg): "" for keyword in call.keywords}
+                say(file, key, **values)
+                said.setdefault(file, set()).add(key)
+    files = [*template.read(template.folder() / "sheets.toml")["sheets"], "home"]
+    there = {file: set(template.tables(template.folder() / f"{file}.toml").says) for file in files}
+    assert said == {file: keys for file, keys in there.items() if keys}
 
 
 def test_a_list_that_is_none(change: Change) -> None:

@@ -16,7 +16,7 @@ from xlgpt.engines.libreoffice import LibreOffice
 from xlgpt.errors import UsageError
 from xlgpt.model.checkpoint import in_memory, load
 from xlgpt.oracle.run import Run
-from xlgpt.oracle.views.proof import AGREES, ENOUGH, proof
+from xlgpt.oracle.views.proof import ENOUGH, proof
 from xlgpt.workbook.book import Book
 from xlgpt.workbook.options import Options
 from xlgpt.workbook.plan import make_plan
@@ -130,7 +130,7 @@ def test_gnumeric_calculates_the_sums(tmp_path: Path) -> None:
         )
         return np.array(list(rows), dtype=object)
 
-    assert set(read(book.named("proof.weight.verdict")).flat) == {AGREES}
+    assert set(read(book.named("proof.weight.verdict")).flat) == {"agrees"}
     sums, placed_sums = (read(book.named(f"proof.range.{name}"))[:, 0] for name in ("sum", "placed_sum"))
     places, of_tokens = (read(book.named(f"proof.{name}")).astype(float) for name in ("places", "token_places"))
     for i, band in enumerate(forward(book.config)):
@@ -226,7 +226,7 @@ def test_another_prompt_and_back(office: Office) -> None:
         assert office.status == back
         assert office.engine.read(office.book.named("proof.difference"))[0, 0] == ""
         assert set(office.engine.read(office.book.named("proof.range.verdict")).flat) == {""}
-        assert set(office.engine.read(office.book.named("proof.weight.verdict")).flat) == {AGREES}
+        assert set(office.engine.read(office.book.named("proof.weight.verdict")).flat) == {"agrees"}
     office.engine.calculate(office.book.prompt)
     assert office.status == AGREEMENT
 

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import groupby
 
 from xlgpt.compiler.band import Band, axes, wrong
 from xlgpt.compiler.layout import LABEL_COLUMNS, Layout, Placed, Sheet
@@ -186,9 +187,20 @@ class _Compiler:
         (text,) = tables.texts_of(entry)
         if entry.table == "text":
             return self.expanded(text, place)
+        if entry.table == "say":
+            return self._sentence(text, place)
         each = tables.each[entry.key]
         word, count = counted(each), size(each["of"], self.layout.config)
         return ",".join(self.expanded(text, replace(place, each=(word, i))) for i in range(count))
+
+    def _sentence(self, text: str, place: _Place) -> str:
+        """Words in quotes and what stands in braces, joined to one text; a known number belongs to the words."""
+        parts = [(isinstance(part, str), self._resolved(part, place)) for part in parse(text)]
+        joined: list[str] = []
+        for is_words, group in groupby(parts, lambda part: part[0] or part[1].isdecimal()):
+            texts = [text for _, text in group]
+            joined += ['"' + "".join(texts).replace('"', '""') + '"'] if is_words else texts
+        return "&".join(joined)
 
     def _chosen(self, entry: Entry, place: _Place) -> str:
         """The text that a [choice] table has for the value of a key."""

@@ -11,7 +11,7 @@ from functools import cache
 PLACES = ("row", "column", "part")  # a formula's place in its band, each counted from 1
 NAMED = ("layer", "head", "slice")  # along a dimension that has a name, counted from 0, as GPT-2's parts are
 HELPERS = ("number", "label")  # cells beside a dot product: matmul.py's own
-TABLES = ("choice", "text", "each")
+TABLES = ("choice", "text", "each", "say")
 PLACE = re.compile(rf"({'|'.join((*PLACES, *NAMED))})([+-]\d+)?")
 FIRST_SO_MANY = re.compile(r":(\d+)")
 
@@ -148,6 +148,7 @@ class Tables:
     choices: dict[str, dict[str, str]]
     each: dict[str, dict[str, str]]
     texts: dict[str, str]
+    says: dict[str, str]  # sentences: what stands outside of their braces is words, not a formula
 
     def texts_of(self, entry: Entry) -> list[str]:
         """What it may stand for. Raises Slip."""
@@ -155,8 +156,9 @@ class Tables:
             return [text for value, text in self.choices[entry.key].items() if value != "of"]
         if entry.table == "each" and entry.key in self.each:
             return [self.each[entry.key]["text"]]
-        if entry.table == "text" and entry.key in self.texts:
-            return [self.texts[entry.key]]
+        named = {"text": self.texts, "say": self.says}.get(entry.table, {})
+        if entry.key in named:
+            return [named[entry.key]]
         raise Slip(f"names {{{entry.written}}}, which no table [{entry.table}] of its file has")
 
     def words(self, text: str, above: tuple[Entry, ...] = ()) -> frozenset[str]:

@@ -20,7 +20,7 @@ from xlgpt.model.sampling import BEST
 Matmul = Literal["mmult", "sumproduct"]
 Adapted = tuple[tuple[str, int], ...]  # matrices that adapters change, and how many ranks there are for each
 
-KINDS = ("choice", "each", "text")  # of tables of texts that formulas name
+KINDS = ("choice", "each", "text", "say")  # of tables of texts that formulas name
 TABLES = ("band", "slice", "chart", "shape", "patch", *KINDS)  # of a file, below its head
 
 
@@ -254,14 +254,19 @@ def ranks(adapted: Adapted) -> dict[str, int]:
 def tables(path: Path) -> Tables:
     """The texts that a file's formulas may name: its own, and those of the files that it uses. Raises TemplateError."""
     found: dict[str, dict[str, Any]] = {kind: {} for kind in KINDS}
-    for file in (path, *_used(path)):
+    files = (path, *_used(path))
+    for file in files:
         _check_texts(file)
         for kind, texts in found.items():
             more = read(file).get(kind, {})
             if twice := texts.keys() & more.keys():
                 raise TemplateError(f"{path}: [{kind}] has {min(twice)}, which {file}, that it uses, has too.")
             texts.update(more)
-    return Tables(found["choice"], found["each"], found["text"])
+    for file in files:
+        for key in read(file).get("say", {}):
+            if not any(f"{{say.{key}}}" in str(read(other)) for other in files):
+                raise TemplateError(f"{file}: [say] has {key}, which no formula of {path.name} names.")
+    return Tables(found["choice"], found["each"], found["text"], found["say"])
 
 
 def _used(path: Path) -> Iterator[Path]:
@@ -279,8 +284,8 @@ def _used(path: Path) -> Iterator[Path]:
 
 def _check_texts(path: Path) -> None:
     """Whether the tables of a file hold what they should. Raises TemplateError."""
-    choices, every, texts = (read(path).get(kind, {}) for kind in KINDS)
-    for kind, keyed in (("choice", choices), ("each", every), ("text", {"": texts})):
+    choices, every, texts, says = (read(path).get(kind, {}) for kind in KINDS)
+    for kind, keyed in (("choice", choices), ("each", every), ("text", {"": texts}), ("say", {"": says})):
         for key, named in keyed.items():
             if not all(isinstance(text, str) for text in named.values()):
                 raise TemplateError(f"{path}: [{kind}{key and '.'}{key}] may hold nothing but texts.")
@@ -368,7 +373,7 @@ def numbers(config: GPT2Config, room: Room | None = None) -> dict[str, int]:
     slice_size = math.ceil(config.vocab_size / n_slices)
     known = {"d_head": config.d_head, "n_slices": n_slices, "slice_size": slice_size, "n_best": BEST}
     known["sample"] = min(SAMPLE, config.n_inner)
-    known["last"] = config.n_layer - 1
+    known |= {"last": config.n_layer - 1, "last_head": config.n_head - 1, "last_neuron": config.n_inner - 1}
     known |= {"n_ranges": len(forward(config)), "n_weights": len(weights(config))}
     known["n_parameters"] = sum(math.prod(shape) for shape in weight_shapes(config).values())
     if room:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xlgpt.compiler.layout import Layout
+from xlgpt.compiler.sentences import say
 from xlgpt.compiler.settings import Settings
 from xlgpt.compiler.template import numbers
 from xlgpt.model.sampling import BEST, Sampling, candidates, choose, kept, mixed_pair, random_numbers, shares
@@ -38,15 +39,15 @@ def settings_status(settings: Settings, layout: Layout) -> str:
 
     new_tokens = layout.room.new_tokens
     if not whole("max_new_tokens", new_tokens):
-        return f"Tokens to write: a whole number from 0 to {new_tokens}."
+        return say("model/generate", "no_number", new_tokens=new_tokens)
     if not between("temperature", 0, np.inf):
-        return "Temperature: 0 or more."
+        return say("model/generate", "no_temperature")
     if not whole("top_k", BEST):
-        return f"Top k: a whole number from 0 (no limit) to {BEST}."
+        return say("model/generate", "no_top_k", n_best=BEST)
     if not between("top_p", np.nextafter(0, 1), 1):
-        return "Top p: more than 0, and at most 1 (no limit)."
+        return say("model/generate", "no_top_p")
     if not whole("seed", 2**31 - 1):
-        return "Seed: a whole number from 0 to 2147483647."
+        return say("model/generate", "no_seed")
     return "ok"
 
 
@@ -108,16 +109,16 @@ def _generation_status(
 ) -> str:
     wanted, context = settings.number("max_new_tokens"), layout.room.context
     if not wanted:
-        return "Nothing is to be written: set the number of tokens to write."
+        return say("model/generate", "none")
     if refused:
-        return f"The {BEST} most likely tokens together do not reach the share top p: choose a smaller one, or a top k."
+        return say("model/generate", "none_fits", n_best=BEST)
     if size > numbers(layout.config, layout.room)["new_bytes"]:
-        return "The text has more bytes than this sheet has rows for; it is cut short."
+        return say("model/generate", "cut_short")
     if len(written) == wanted:
         return "ok"
     if n_prompt + len(written) == context:
-        return f"It stopped: all {context} rows for tokens are in use."
-    return "It stopped: the model chose the end of the text."
+        return say("model/generate", "no_row", context=context)
+    return say("model/generate", "ended")
 
 
 def _choices(logits: Values, given: Given, wanted: int, sampling: Sampling, layout: Layout) -> dict[str, Values]:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xlgpt.compiler.layout import Layout
+from xlgpt.compiler.sentences import say
 from xlgpt.compiler.settings import Settings
 from xlgpt.model.tokenizer import Tokenizer
 from xlgpt.model.unicode import kind_of
@@ -95,7 +96,7 @@ def typed_cells(texts: Mapping[int, str], height: int) -> NDArray[Any]:
 
 def cells(found: Given, height: int, size: int) -> dict[str, NDArray[Any]]:
     """What the columns about typed tokens show. size: of the vocabulary."""
-    notes = {NO_TOKEN: "No single token of this model: type it into the prompt, which cuts any text."}
+    notes = {NO_TOKEN: say("model/tokens", "note_single")}
     below = [typed.id >= 0 and row >= len(found.ids) for row, typed in enumerate(found.typed)]
     columns: dict[str, list[Any]] = {
         "typed.text": [typed.text for typed in found.typed],
@@ -104,7 +105,7 @@ def cells(found: Given, height: int, size: int) -> dict[str, NDArray[Any]]:
         "typed.without": [size - typed.id if typed.id >= 0 and not typed.has_space else 0 for typed in found.typed],
         "typed.id": [typed.id for typed in found.typed],
         "typed.note": [
-            "There is no token in the row above." if lost else notes.get(typed.id, "")
+            say("model/tokens", "note_empty") if lost else notes.get(typed.id, "")
             for typed, lost in zip(found.typed, below, strict=True)
         ],
         "given": [int(row < len(found.ids)) for row in range(height)],
@@ -119,8 +120,8 @@ def cells(found: Given, height: int, size: int) -> dict[str, NDArray[Any]]:
 def _prompt_status(count: int, layout: Layout) -> str:
     known, there = layout.config.n_positions, layout.room.context
     if count > known:
-        return f"The prompt is {count} tokens long; the model knows {known} positions."
-    return "ok" if count <= there else f"The prompt is {count} tokens long; this workbook has rows for {there}."
+        return say("model/tokens", "too_many", count=count, n_positions=known)
+    return "ok" if count <= there else say("model/tokens", "too_few_rows", count=count, context=there)
 
 
 def _status(prompt_status: str, typed: tuple[Typed, ...], count: int) -> str:
@@ -129,7 +130,7 @@ def _status(prompt_status: str, typed: tuple[Typed, ...], count: int) -> str:
         return prompt_status
     wrong = next((row for row, cell in enumerate(typed) if cell.id == NO_TOKEN), None)
     if wrong is not None:
-        return f"What was typed at position {wrong} is no single token: see the sheet Tokens."
+        return say("model/tokens", "no_single", position=wrong)
     if any(cell.id >= 0 for cell in typed[count:]):
-        return "A token was typed below an empty row: see the sheet Tokens."
-    return "ok" if count else "There is no token: type a text into the prompt."
+        return say("model/tokens", "below_empty")
+    return "ok" if count else say("model/tokens", "no_token")

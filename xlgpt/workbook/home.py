@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from xlgpt.compiler.page import HOME, Cell, Page, home_page, is_joined
+from xlgpt.compiler.sentences import say
 from xlgpt.errors import TemplateError
 from xlgpt.workbook.input_cells import write_input
 from xlgpt.workbook.plan import Plan
@@ -108,7 +109,7 @@ def _pieces(plan: Plan, count: int) -> list[str]:
     """The prompt's tokens, one in each cell; the last cell counts those that there is no room for."""
     tokens = [str(token) for token in plan.values["tokens"][: plan.values["n_tokens"][0]]]
     if len(tokens) > count:
-        tokens[count - 1] = f"+ {len(tokens) - count + 1} more"
+        tokens[count - 1] = say("home", "more", more=len(tokens) - count + 1)
     return [*tokens, *[""] * count][:count]
 
 
@@ -122,7 +123,7 @@ def _done(plan: Plan) -> str:
     settings, said = plan.settings, ""
     if "circuit.heads" in settings.cells:
         off = sum(int((settings.cells[name] != 1).sum()) for name in ("circuit.heads", "circuit.mlps"))
-        said += f"Ablated: {off}. " if off else ""
+        said += say("home", "ablated", off=off) if off else ""
     if "adapter.on" in settings.cells and settings.counted("adapter.on"):
         said += f"{plan.values['adapter.status'][0]} "
     if "steering.on" in settings.cells and settings.counted("steering.on"):
@@ -133,13 +134,13 @@ def _done(plan: Plan) -> str:
 def _written(plan: Plan, _: int) -> list[str]:
     """What the line below the completion says at first."""
     status, count = (plan.values[name][0] for name in ("generation_status", "n_written"))
-    return [f"{count} tokens written." if status == "ok" else str(status)]
+    return [say("home", "written", n_written=count) if status == "ok" else str(status)]
 
 
 def _usage(plan: Plan, _: int) -> list[str]:
     """What the line below the answer says at first."""
     status, tokens = str(plan.values["status"][0]), plan.values["n_tokens"][0]
-    return [f"{tokens} of {plan.layout.room.context} rows for tokens are in use." if status == "ok" else status]
+    return [say("home", "usage", n_tokens=tokens, context=plan.layout.room.context) if status == "ok" else status]
 
 
 SHOWN: dict[str, Callable[[Plan, int], list[str]]] = {

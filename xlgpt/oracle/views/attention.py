@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from xlgpt.compiler.sentences import say
 from xlgpt.oracle.run import Run
 
 Array = NDArray[np.float64]
@@ -49,11 +50,11 @@ def _status(run: Run, block: int, head: int, at: int) -> str:
     settings, config = run.settings, run.model.config
     asked = {name: settings.text(f"attention.{name}") for name in ("block", "head", "token")}
     if settings.counted("attention.block") != block or settings.is_text("attention.block"):
-        return f"There is no block {asked['block']}: this model has 0 to {config.n_layer - 1}, and {block} is shown."
+        return say("views/attention", "no_block", block=asked["block"], last=config.n_layer - 1, at_block=block)
     if settings.counted("attention.head") != head or settings.is_text("attention.head"):
-        return f"There is no head {asked['head']}: a block has 0 to {config.n_head - 1}, and {head} is shown."
+        return say("views/attention", "no_head", head=asked["head"], last_head=config.n_head - 1, at_head=head)
     if settings.is_number("attention.token") and settings.number("attention.token") != at:
-        return f"There is no token at position {asked['token']}; {at} is shown."
+        return say("views/attention", "no_token", token=asked["token"], at=at)
     return "ok"
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from xlgpt.compiler.sentences import say
 from xlgpt.compiler.settings import Settings
 from xlgpt.interp.attribution import Attribution, attribution, logit_direction
 from xlgpt.model.edits import Edits
@@ -81,13 +82,15 @@ def _adds(parts: Attribution) -> dict[str, Values]:
 def _status(run: Run, target: int | None) -> str:
     text = run.settings.text("circuit.target")
     if not text:
-        return "Type the token whose logit is to be taken apart into the cell of the target."
+        return say("views/circuit", "no_target")
     if target is None:
-        return f"“{text}” is not one token of this model: capital letters matter, and so does a space in front."
+        return say("views/circuit", "no_such_target", target=text)
     bands = [run.settings.cells[name] for name in ("circuit.heads", "circuit.mlps")]
     off = sum(int((cells != 1).sum()) for cells in bands)
     every = sum(math.prod(cells.shape) for cells in bands)
-    return f"{off} of {every} components are ablated." if off else f"All {every} components are on."
+    if off:
+        return say("views/circuit", "some_ablated", ablated=off, components=every)
+    return say("views/circuit", "all_on", components=every)
 
 
 def _one(value: object) -> Values:

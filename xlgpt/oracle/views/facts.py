@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from xlgpt.compiler.sentences import say
 from xlgpt.compiler.settings import Settings
 from xlgpt.model.edits import AblatedNeurons
 from xlgpt.oracle.run import Run
@@ -84,22 +85,20 @@ def _directions(rows: Array) -> dict[str, Values]:
 def _status(run: Run, block: int, at: int) -> str:
     settings, config = run.settings, run.model.config
     if settings.counted("facts.block") != block or settings.is_text("facts.block"):
-        return (
-            f"There is no block {settings.text('facts.block')}: this model has 0 to {config.n_layer - 1}, "
-            f"and {block} is shown."
-        )
+        asked = settings.text("facts.block")
+        return say("views/facts", "no_block", block=asked, last=config.n_layer - 1, at_block=block)
     if settings.is_number("facts.token") and settings.number("facts.token") != at:
-        return f"There is no token at position {settings.text('facts.token')}; {at} is shown."
+        return say("views/facts", "no_token", token=settings.text("facts.token"), at=at)
     if settings.is_number("facts.ablate"):
         neuron = settings.number("facts.ablate")
         if neuron not in range(config.n_inner):
-            return f"There is no neuron {settings.text('facts.ablate')}: a block has 0 to {config.n_inner - 1}."
-        return f"Neuron {neuron:.0f} of block {block} is ablated."
+            return say("views/facts", "no_neuron", ablate=neuron, last_neuron=config.n_inner - 1)
+        return say("views/facts", "neuron_ablated", ablate=neuron, at_block=block)
     strongest = settings.counted("facts.strongest")
     if strongest >= 1:
         count = min(int(strongest), config.n_inner)
-        return f"The {count} strongest neurons of every token in block {block} are ablated."
-    return "Nothing is ablated."
+        return say("views/facts", "strongest_ablated", strongest=count, at_block=block)
+    return say("views/facts", "nothing_ablated")
 
 
 def _padded(values: Values, dims: tuple[int, ...]) -> Values:

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from xlgpt.compiler.sentences import say
 from xlgpt.model.reference import softmax
 from xlgpt.oracle.run import Run
 from xlgpt.oracle.views.best import best, by_slice, codes, scores
@@ -132,14 +133,11 @@ def _position(run: Run) -> int | None:
 def _status(run: Run, at: int | None, target: int | None) -> str:
     text = run.settings.text
     if at is None:
-        return f"There is no token at position {text('lens.chosen')}: choose one from the list."
+        return say("views/lens", "no_token", chosen=text("lens.chosen"))
     if not text("lens.target"):
-        return "Type the token to follow into the cell of the target."
+        return say("views/lens", "no_target")
     if target is None:
-        return (
-            f"“{text('lens.target')}” is not one token of this model: "
-            "capital letters matter, and so does a space in front."
-        )
+        return say("views/lens", "no_such_target", target=text("lens.target"))
     return "ok"
 
 

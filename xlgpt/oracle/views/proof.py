@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xlgpt.compiler.layout import Placed
+from xlgpt.compiler.sentences import say
 from xlgpt.compiler.settings import Settings
 from xlgpt.compiler.template import forward, weights
 from xlgpt.model.checkpoint import Model
@@ -25,16 +26,6 @@ Values = NDArray[Any]
 Array = NDArray[np.float64]
 Sums = dict[str, Array]
 ENOUGH = 1e-6  # the largest difference that is agreement
-AGREES, DIFFERS = "agrees", "NOT the same"
-WAYS_BACK = {
-    "typed": " On the sheet Tokens empty the typed tokens.",
-    "position": " On the sheet LM head empty the position to show.",
-    "circuit": " On the sheet Circuit set every head and MLP to 1.",
-    "facts": " On the sheet Facts empty the neuron to ablate, and set the strongest to 0.",
-    "steering": " On the sheet Steering set the switch to 0.",
-    "adapters": " On the sheet Adapters set the switch to 0.",
-    "prompt": " Type this prompt on Home: ",
-}
 
 
 def as_built(run: Run) -> dict[str, Any]:
@@ -123,7 +114,8 @@ def _compared(part: str, here: Sums, settings: Settings) -> dict[str, Values]:
     kept = {name: settings.numbers(f"proof.{part}.numpy_{name}")[:, 0] for name in sums}
     length = settings.numbers(f"proof.{part}.length")[:, 0]
     difference = np.max([np.abs(sums[name] - kept[name]) for name in sums], axis=0) / length
-    verdict = np.where(difference < ENOUGH, AGREES, DIFFERS).astype(object)
+    words = say("views/proof", "agrees"), say("views/proof", "differs")
+    verdict = np.where(difference < ENOUGH, *words).astype(object)
     found: dict[str, Values] = {"difference": difference, "verdict": verdict, **sums}
     return {f"{part}.{name}": value for name, value in found.items()}
 
@@ -149,19 +141,30 @@ def _changed(run: Run) -> dict[str, int]:
 
 def _status(found: Mapping[str, Values], changed: Mapping[str, int], run: Run) -> str:
     """What the sheet says of all that."""
-    said, ranges = "", forward(run.model.config)
-    wrong = np.flatnonzero(found["weight.verdict"] == DIFFERS)
+    said, names = "", [weight.name for weight in weights(run.model.config)]
+    wrong = np.flatnonzero(~(found["weight.difference"] < ENOUGH))
     if len(wrong):
-        all_weights = weights(run.model.config)
-        count = f"{len(wrong)} of {len(all_weights)} weights differ"
-        said = f"NOT the model that was built: {count}, the first is {all_weights[wrong[0]].name}. "
+        count, first = len(wrong), names[wrong[0]]
+        said = say("views/proof", "not_as_built", wrong_weights=count, n_weights=len(names), first_weight=first)
     if any(changed.values()):
-        ways = "".join(way for name, way in WAYS_BACK.items() if changed.get(name))
-        prompt = run.settings.text("proof.prompt") if changed["prompt"] else ""
-        return f"{said}Nothing to compare: this is not what was calculated in NumPy. To come back:{ways}{prompt}"
-    wrong = np.flatnonzero(found["range.verdict"] == DIFFERS)
+        return said + _back(changed, run.settings.text("proof.prompt"))
+    ranges = [band.name for band in forward(run.model.config)]
+    wrong = np.flatnonzero(~(found["range.difference"] < ENOUGH))
     if len(wrong):
-        count = f"{len(wrong)} of {len(ranges)} named ranges differ"
-        return f"{said}NOT what NumPy calculates: {count}, the first is {ranges[wrong[0]].name}."
-    count = f"{len(ranges)} of {len(ranges)} named ranges"
-    return f"{said}This program calculates what NumPy does: {count}, largest difference below 0.000001."
+        count, first = len(wrong), ranges[wrong[0]]
+        return said + say("views/proof", "not_as_numpy", wrong_ranges=count, n_ranges=len(ranges), first_range=first)
+    return said + say("views/proof", "as_numpy", n_ranges=len(ranges))
+
+
+def _back(changed: Mapping[str, int], prompt: str) -> str:
+    """What to do so that there is something to compare."""
+    ways = {
+        "typed": say("views/proof", "typed_back"),
+        "position": say("views/proof", "position_back"),
+        "circuit": say("views/proof", "circuit_back"),
+        "facts": say("views/proof", "facts_back"),
+        "steering": say("views/proof", "steering_back"),
+        "adapters": say("views/proof", "adapters_back"),
+        "prompt": say("views/proof", "prompt_back", prompt=prompt),
+    }
+    return say("views/proof", "incomparable") + "".join(way for name, way in ways.items() if changed.get(name))

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xlgpt.compiler.layout import Layout
+from xlgpt.compiler.sentences import say
 from xlgpt.compiler.settings import Settings
 from xlgpt.oracle.run import Run
 
@@ -87,8 +88,8 @@ def _lengths(run: Run, steer: Steer) -> dict[str, Values]:
 def _status(settings: Settings, steer: Steer, n_layer: int) -> str:
     name = settings.text("steering.vector")
     if not steer.row:
-        return f"There is no vector “{name}”: choose one from the list. Nothing is added."
+        return say("views/steering", "no_vector", vector=name)
     if steer.block < 0:
         block = wanted_block(settings, steer.row)
-        return f"There is no block {block:.10g}: this model has 0 to {n_layer - 1}. Nothing is added."
-    return f"{name} is added before block {steer.block}."
+        return say("views/steering", "no_block", block=block, last=n_layer - 1)
+    return say("views/steering", "added", vector=name, at_block=steer.block)
