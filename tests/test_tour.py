@@ -68,7 +68,7 @@ def agrees(value: object, shown: str) -> bool:
     return bool(abs(float(str(value)) * by - float(number[1])) <= 0.5 * 10 ** -len(number[2] or "") + 1e-9)
 
 
-@pytest.mark.quick(3)
+@pytest.mark.quick(2)
 @pytest.mark.parametrize(("prompt", "settings", "said"), list(claims()), ids=lambda value: str(value)[:40])
 def test_the_cells_show_what_the_tour_says(
     tour: Book, prompt: str, settings: tuple[tuple[str, str], ...], said: list[re.Match[str]]

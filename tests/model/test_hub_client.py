@@ -172,6 +172,7 @@ def test_no_model_card(hub: Hub, build: Build, tmp_path: Path) -> None:
     assert succeeds(build(), tmp_path).model.licence == "not stated"
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("token", ["", "hf_wrong"])
 def test_a_gated_model(hub: Hub, build: Build, tmp_path: Path, token: str) -> None:
     hub.gated = frozenset({NAME})

@@ -154,7 +154,7 @@ def model_that_says(make_checkpoint: Make, word: str) -> Path:
     return folder
 
 
-@pytest.mark.quick(3)
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("name", TOKENS)
 def test_the_next_token_is_shown_as_it_is(make_checkpoint: Make, tmp_path: Path, name: str) -> None:
     path, word = tmp_path / "book.xlsx", TOKENS[name]

@@ -78,6 +78,7 @@ def test_the_chosen_head_in_libreoffice(book: Path) -> None:
         assert [habit[layer, head] for habit in habits] == pytest.approx(list(by_words.values()), abs=1e-5)
 
 
+@pytest.mark.slow
 def test_heads_stand_in_the_order_of_what_they_do(book: Path) -> None:
     names = ("attention.same", "attention.same_head", "attention.same_share")
     matrix, heads, shares = read_in_python(book, *names).values()

@@ -195,6 +195,7 @@ def office(lens_book: Path) -> Iterator[LibreOffice]:
     engine.close()
 
 
+@pytest.mark.slow
 @pytest.mark.quick(1)
 @pytest.mark.libreoffice
 @pytest.mark.parametrize("settings", CASES)

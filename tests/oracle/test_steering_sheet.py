@@ -61,6 +61,7 @@ def test_mike_pulls_out_his_lightsaber_in_libreoffice(book: Path) -> None:
     assert steered["steering.share"][:4, 0].astype(float) == pytest.approx(3 * np.linalg.norm(jedi) / stream)
 
 
+@pytest.mark.slow
 def test_positions_coefficient_and_block_are_the_ones_in_the_cells(book: Path) -> None:
     names = ("blocks.0.resid_pre", "blocks.2.resid_pre", "steering.at")
     plain = read_in_python(book, *names)

@@ -62,6 +62,7 @@ def test_every_token_that_is_a_text_can_be_typed() -> None:
     assert all(len(tokenizer.tokens[i]) == 1 and not tokenizer.tokens[i].isascii() for i in cannot)
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("engine", ENGINES)
 def test_typed_tokens_are_read_like_the_text_that_they_spell(engine: str, tiny_book: Path) -> None:
     """Over the fourth token, and two behind the last: the answer is that to the text which they spell."""
@@ -105,6 +106,7 @@ def test_a_prompt_that_begins_as_the_one_before_is_typed(monkeypatch: pytest.Mon
     assert prompts == ["If today is"] * 3 + [""] * 2 + ["The bird", ""]
 
 
+@pytest.mark.slow
 def test_rows_above_depend_on_nothing_that_is_typed_below(small_book: Path) -> None:
     """Followed through all formulas as a spreadsheet program does, whatever their values are.
 

@@ -167,6 +167,7 @@ def test_verbose_has_a_line_a_band(tiny_book: Path) -> None:
     assert "  labels and the like" in result.stdout
 
 
+@pytest.mark.slow
 def test_json_and_junit(tiny_book: Path, tmp_path: Path) -> None:
     result = run_xlgpt("check", tiny_book, "--prompt", "One", "--json", "--junit", tmp_path / "junit.xml")
     found = json.loads(result.stdout)

@@ -297,6 +297,7 @@ def test_a_row_without_an_end(small_book: Path, tmp_path: Path) -> None:
     assert memory < MEMORY
 
 
+@pytest.mark.slow
 def test_other_ways_of_packing(small_book: Path, tmp_path: Path) -> None:
     """Excel knows deflated and stored parts; a bzip2 of gigabytes has a few hundred bytes."""
     for method in (zipfile.ZIP_STORED, zipfile.ZIP_BZIP2):

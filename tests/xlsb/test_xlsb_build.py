@@ -96,6 +96,7 @@ def test_what_is_not_known_is_no_record() -> None:
         children(element, "old")
 
 
+@pytest.mark.slow
 @pytest.mark.libreoffice
 def test_libreoffice_makes_an_xlsx_of_it_that_is_ours(path: Path, as_xml: Path, tmp_path: Path) -> None:
     """Every formula, with cells for names, and every value, which it calculates anew."""

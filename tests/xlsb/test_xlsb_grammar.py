@@ -11,7 +11,7 @@ from xlsb_samples import DATA, EXCEL, MORE, Workbook, opened, workbooks
 from xlgpt.xlsb import cells
 
 
-@pytest.mark.parametrize("folder", [DATA, pytest.param(EXCEL, marks=pytest.mark.shared), *MORE])
+@pytest.mark.parametrize("folder", [DATA, pytest.param(EXCEL, marks=[pytest.mark.shared, pytest.mark.slow]), *MORE])
 def test_nothing_is_wrong_in_samples(folder: Path) -> None:
     assert {book.path.name: found for book in workbooks(folder) if (found := findings(book))} == {}
 

@@ -58,6 +58,7 @@ def test_records_of_excel() -> None:
     assert {each.__name__ for each in KNOWN.values()} - set(all_equal(DATA)) == UNPROVEN
 
 
+@pytest.mark.slow
 @pytest.mark.shared
 def test_records_of_excel_in_all_samples() -> None:
     assert all_equal(EXCEL).total() == 716_220

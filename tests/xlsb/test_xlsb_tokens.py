@@ -135,6 +135,7 @@ def functions_of(book: Workbook, found: Found) -> set[str]:
     return set(re.findall(r"[A-Z_][\w.]*(?=\()", formula_text(found.compiled, book.scope, found.place).upper()))
 
 
+@pytest.mark.slow
 @pytest.mark.shared
 def test_tokens_of_excel_in_all_samples() -> None:
     assert outcomes(EXCEL) == EXPECTED_IN_ALL

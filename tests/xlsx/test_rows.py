@@ -54,6 +54,7 @@ def test_formulas_side_by_side_with_a_gap() -> None:
     assert [piece.split("<")[0] for piece in xml.split("<v>")[1:]] == ["0.0", "1.0", "4.0", "5.0"]
 
 
+@pytest.mark.slow
 def test_charts_keep_what_they_draw(tiny_book: Path) -> None:
     """A program that shows charts without calculating draws what the saved values say."""
     saved = openpyxl.load_workbook(tiny_book, data_only=True)
@@ -67,6 +68,7 @@ def test_charts_keep_what_they_draw(tiny_book: Path) -> None:
             assert kept == pytest.approx(dict(enumerate(there)))
 
 
+@pytest.mark.slow
 def test_a_text_that_begins_with_an_equals_sign_stays_one(tmp_path: Path) -> None:
     path = tmp_path / "book.xlsx"
     xlgpt.build(path, "tiny", "=1+1", sheets="none")
