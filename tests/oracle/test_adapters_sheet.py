@@ -217,3 +217,15 @@ def test_the_tour_and_the_card_say_what_it_does() -> None:
         for name, part in edits.adapter.matrices.items()
     }
     assert max(changes, key=lambda name: changes[name]) == "h.1.mlp.c_proj"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", [pytest.param("libreoffice", marks=pytest.mark.libreoffice), "ironcalc"])
+def test_an_adapter_that_is_alone_is_found_too(tmp_path: Path, engine: str) -> None:
+    """IronCalc finds nothing by MATCH in a single cell."""
+    xlgpt.build(tmp_path / "a.xlsx", str(MICRO), TEXT, adapter=FIXTURES / "lora-patterns", **ROOM)
+    names = ("adapter.status", "adapter.rank", "plain.token")
+    status, rank, token = xlgpt.read(tmp_path / "a.xlsx", *names, settings={"adapter.on": 1}, engine=engine).values()
+    assert status[0, 0] == "lora-patterns is added."
+    assert rank[:, 0].tolist() == [1, 4, 3, 4]
+    assert "" not in token[:, 0]

@@ -60,11 +60,11 @@ def _scale(settings: Settings) -> float:
 def adapters(run: Run) -> dict[str, Values]:
     """The bands of the sheet."""
     settings, cells = run.settings, run.settings.cells
-    is_name = np.array([str(name) == settings.text("adapter.name") for name in cells["adapter.names"][:, 0]])
-    is_prompt = _plain(settings, run.prompt)["plain.is_prompt"]
+    is_name = _rows_that_are(settings.text("adapter.name"), cells["adapter.names"])
+    plain = _plain(settings, run.prompt)
     table = _matrices(run)
     numbers, own = int(table["size"].sum()), run.model.parameters
-    at_name, at_prompt = (int(there.argmax()) + 1 if there.any() else 0 for there in (is_name, is_prompt))
+    at_name = int(is_name.max())
     single: dict[str, Any] = {
         "numbers": numbers,
         "of_model": own,
@@ -73,14 +73,14 @@ def adapters(run: Run) -> dict[str, Values]:
         "writes": run.shows.get("completion", [""])[0],
         "at_name": at_name,
         "at_scale": _scale(settings),
-        "at_prompt": at_prompt,
+        "at_prompt": plain["plain.is_prompt"].max(),
     }
     found: dict[str, Values] = {name: np.array([value], dtype=object) for name, value in single.items()}
     nothing = np.full(BEST, "", dtype=object)
     found |= {name: run.shows.get(f"top.{name}", nothing) for name in ("token", "probability")}
-    found |= {"is_name": is_name.astype(int)} | table
+    found |= {"is_name": is_name} | table
     kinds = [kind.removesuffix(RANKS) for kind, count in ranks(run.layout.room.adapted).items() if count]
-    shown = {f"adapter.{name}": value for name, value in found.items()} | _plain(settings, run.prompt)
+    shown = {f"adapter.{name}": value for name, value in found.items()} | plain
     shown |= {f"{kind}.chosen": _chosen(settings, kind) for kind in kinds}
     return shown | {f"{kind}.strength": _strength(settings, kind) for kind in kinds}
 
@@ -88,12 +88,17 @@ def adapters(run: Run) -> dict[str, Values]:
 def _plain(settings: Settings, prompt: str) -> dict[str, Values]:
     """What is known of the plain model for this prompt."""
     cells = settings.cells
-    is_prompt = np.array([int(str(text) == prompt) for text in cells["plain.prompts"][:, 0]])
+    is_prompt = _rows_that_are(prompt, cells["plain.prompts"])
     found: dict[str, Values] = {"plain.is_prompt": is_prompt}
     for shown, kept in (("token", "tokens"), ("probability", "probabilities"), ("text", "texts")):
         rows = cells[f"plain.{kept}"]
-        found[f"plain.{shown}"] = rows[is_prompt.argmax()] if is_prompt.any() else np.full(rows.shape[1], "", object)
+        found[f"plain.{shown}"] = rows[is_prompt.max() - 1] if is_prompt.any() else np.full(rows.shape[1], "", object)
     return found
+
+
+def _rows_that_are(text: str, cells: Values) -> Values:
+    """In each row of a column its number, where it holds that text, and otherwise 0."""
+    return np.array([row if str(cell) == text else 0 for row, cell in enumerate(cells[:, 0], 1)])
 
 
 def _matrices(run: Run) -> dict[str, Values]:
