@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xlgpt.compiler.layout import Layout
+from xlgpt.compiler.sentences import say
 from xlgpt.compiler.settings import Settings
 from xlgpt.compiler.template import RANKS, ranks
 from xlgpt.model.adapter import Adapter, LowRank
@@ -123,8 +124,10 @@ def _matrices(run: Run) -> dict[str, Values]:
 def _status(settings: Settings, at_name: int) -> str:
     name, scale = settings.text("adapter.name"), _scale(settings)
     if not at_name:
-        return f"There is no adapter “{name}”: choose one from the list. Nothing is added."
-    return f"{name} is added." if scale == 1 else f"{name} is added, {scale:.10g} times."
+        return say("views/adapters", "no_adapter", name=name)
+    if scale == 1:
+        return say("views/adapters", "added", name=name)
+    return say("views/adapters", "added_times", name=name, at_scale=scale)
 
 
 def plain_answers(runs: list[Run]) -> dict[str, Any]:
