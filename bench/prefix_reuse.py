@@ -7,7 +7,10 @@ that a busy machine matters little, and shares of the full recalculation.
 """
 
 import argparse
+import sys
 import tempfile
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from inside_cost import Stopwatch
@@ -27,7 +30,12 @@ def measure(model: str, context: int) -> dict[str, float]:
         xlgpt.build(path, model=model, context=context, prompt=prompt, generate=2 if context < 8 else 4, sheets="none")
         book = Book(path)
         engine = LibreOffice(book)
-        reads, settings, timed = book.named("completion"), book.settings, Stopwatch(engine).time
+        reads, settings, watch = book.named("completion"), book.settings, Stopwatch(engine)
+
+        def timed(step: Callable[[], object]) -> float:
+            seconds = watch.time(step)
+            print(f"{context} rows: {seconds:.2f} s", file=sys.stderr, flush=True)
+            return seconds
 
         def calculate(text: str, new_tokens: int) -> None:
             engine.calculate(book.prompt_of(text), settings.changed({"max_new_tokens": new_tokens}))
@@ -49,22 +57,19 @@ def measure(model: str, context: int) -> dict[str, float]:
         try:
             engine.read(book.named("n_tokens"))
             found = {"everything": timed(lambda: calculate(prompt, 0))}
+            rows = {"in the last row": last_row, "behind the last": last_row + 1, "in the middle": last_row // 2}
+            for where, row in rows.items():
+                found[f"a token typed {where}"] = timed(partial(type_token, row))
+                calculate(prompt, 0)
             found["a word more"] = timed(lambda: calculate(prompt + " The", 0))
             calculate(prompt, 0)
             found["the first token written"] = timed(lambda: calculate(prompt, 1))
             found["one more token written"] = timed(lambda: calculate(prompt, 2))
-            more = book.new_tokens - 2
-            if more:
+            if more := book.new_tokens - 2:
                 last = timed(lambda: calculate(prompt, book.new_tokens))
                 found["each further token, by itself"] = (last - found["one more token written"]) / more
             calculate(prompt, 0)
-            found["a token typed in the last row"] = timed(lambda: type_token(last_row))
-            calculate(prompt, 0)
-            found["a token typed behind the last"] = timed(lambda: type_token(last_row + 1))
-            calculate(prompt, 0)
-            found["a token typed in the middle"] = timed(lambda: type_token(last_row // 2))
-            calculate(prompt, 0)
-            found["the last id typed over"] = timed(type_over)
+            found["the last id typed over"] = timed(type_over)  # its formula is gone now
         finally:
             engine.close()
     return found
