@@ -60,13 +60,13 @@ def pytest_configure() -> None:
 
 @pytest.hookimpl(tryfirst=True)  # before -m chooses
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Function]) -> None:
-    """Leave out what is slow, and what downloads GPT-2, unless `-m` speaks of it."""
+    """Leave out what is slow or long, and what downloads GPT-2, unless `-m` speaks of it."""
     cases: Counter[tuple[Path, str]] = Counter()
     for item in items:
         cases[test := (item.path, item.originalname)] += 1
         if (quick := item.get_closest_marker("quick")) and cases[test] > quick.args[0]:
             item.add_marker("slow")
-    unasked = [marker for marker in ("slow", "hub") if marker not in config.option.markexpr]
+    unasked = [marker for marker in ("slow", "long", "hub") if marker not in config.option.markexpr]
     left_out = [item for item in items if any(map(item.get_closest_marker, unasked))]
     config.hook.pytest_deselected(items=left_out)
     items[:] = [item for item in items if item not in left_out]

@@ -49,7 +49,7 @@ def calculated(path: Path, cells: dict[str, Any], folder: Path) -> dict[str, Gri
     return by_openpyxl(folder / "calculated.xlsx", formulas)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_another_prompt(path: Path, tmp_path: Path) -> None:
     book = Book(path)
     read = calculated(path, {"prompt": PROMPT}, tmp_path)

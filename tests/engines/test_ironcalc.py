@@ -45,7 +45,7 @@ def test_it_calculates_every_formula_as_numpy_does(tiny_book: Path) -> None:
     assert len(report.prompts) == 4
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_every_text_becomes_tiktoken_s_ids(tmp_path: Path) -> None:
     book = Book(texts.build(tmp_path, TINY, 1280, 128))
     engine = IronCalc(book)

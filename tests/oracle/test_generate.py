@@ -104,7 +104,7 @@ def test_the_formulas_library_writes_what_numpy_writes(small_book: Path, tiny: M
         assert_writes(engine, book, tiny, text, 3, sampling)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.libreoffice
 def test_over_2000_seeds_the_first_token_is_distributed_as_softmax_says(
     tmp_path: Path, make_checkpoint: Callable[..., Path]

@@ -130,7 +130,9 @@ def test_rows_above_depend_on_nothing_that_is_typed_below(small_book: Path) -> N
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize("count", [8, pytest.param(200, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "count", [8, pytest.param(40, marks=pytest.mark.slow), pytest.param(200, marks=pytest.mark.long)]
+)
 def test_changes_one_after_the_other(engine: str, count: int, small_book: Path) -> None:
     """Typed over, behind the last, emptied again; each answer is NumPy's for the tokens that there are then."""
     book, model, random = Book(small_book), load("tiny"), np.random.default_rng(7)

@@ -82,7 +82,7 @@ def wrapped(cell: re.Match[str]) -> str:
 @pytest.mark.node
 @pytest.mark.parametrize(
     ("folder", "expected"),
-    [(DATA, (1_858, 1)), pytest.param(EXCEL, (25_355, 10_291), marks=[pytest.mark.shared, pytest.mark.slow])],
+    [(DATA, (1_858, 1)), pytest.param(EXCEL, (25_355, 10_291), marks=[pytest.mark.shared, pytest.mark.long])],
 )
 def test_sheetjs_reads_the_same_formulas(folder: Path, expected: tuple[int, int], sheetjs: Path) -> None:
     """Of some cells with a shared formula that begins in another row, it gives the place of that cell instead."""

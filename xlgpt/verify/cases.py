@@ -57,7 +57,7 @@ class Case:
 
 
 def usual(book: Book, brief: bool, sorts: bool = True) -> list[list[Case]]:
-    """What is tried unasked, in two groups: of a case that is like the one before little has to be calculated.
+    """What is tried unasked, in two groups that take as long: of a case like the one before little is calculated.
 
     brief: few cases, for an engine or a model that takes long: the file's own, one that fills every row with all looks
     inside switched on and another choice in each, and one of a single token with all off. sorts: whether the engine can
@@ -78,7 +78,7 @@ def usual(book: Book, brief: bool, sorts: bool = True) -> list[list[Case]]:
     written = filling(book, max(1, book.context - book.new_tokens // 2))
     long, *strange = (Case(prompt, book.settings, about) for prompt, about in _strange(book))
     single += [*choices.odd(one), choices.wild(written, 4)]
-    return [[*own, *strange, *filled, long], single]
+    return [[*own, *strange, long], [*single, *filled]]
 
 
 def unchanged(book: Book, cases: list[Case]) -> list[str]:
