@@ -244,7 +244,7 @@ def number(call: Call, values: list[Any]) -> Any:
     """N by the library, unless of one number, text or empty cell."""
     one = _single(values[0])
     if type(one) in PLAIN:
-        return one if type(one) is float else 0.0 if type(one) is not int else float(one)
+        return float(one) if type(one) in (float, int) else 0.0
     return plain(call, values)
 
 

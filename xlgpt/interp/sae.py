@@ -1,6 +1,5 @@
 """Sparse autoencoders of the residual stream, as SAELens saves them: features, and what each stands for."""
 
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from xlgpt.errors import BadAutoencoder, UsageError
 from xlgpt.interp.steering import Vector
 from xlgpt.model.checkpoint import Model
+from xlgpt.model.json_object import read_object
 
 Array = NDArray[np.float64]
 HOOK = re.compile(r"blocks\.(\d+)\.hook_resid_pre")
@@ -117,15 +117,8 @@ def read_autoencoder(folder: Path, model: Model) -> Autoencoder:
 
 def _read_config(path: Path) -> dict[str, Any]:
     """cfg.json with the names of SAELens 3 to 5: version 6 has some in `metadata`, those before 3 others."""
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as e:
-        raise BadAutoencoder(f"{path.parent} holds no cfg.json; xlgpt reads a folder that SAELens saved.") from e
-    except OSError as e:
-        raise BadAutoencoder(f"{path} cannot be read: {e.strerror}.") from e
-    except ValueError as e:
-        raise BadAutoencoder(f"{path} is not valid JSON: {e}.") from e
-    if not isinstance(raw, dict) or not isinstance(raw.get("metadata", {}), dict):
+    raw = read_object(path, BadAutoencoder, "SAELens")
+    if not isinstance(raw.get("metadata", {}), dict):
         raise BadAutoencoder(f"{path} does not hold a JSON object.")
     config: dict[str, Any] = raw.get("metadata", {}) | raw
     if not isinstance(config.setdefault("model_from_pretrained_kwargs", {}) or {}, dict):

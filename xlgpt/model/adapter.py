@@ -1,6 +1,5 @@
 """LoRA adapters (Hu et al. 2021) as PEFT saves them: beside a matrix W stands the product of two thin ones, A and B."""
 
-import json
 import math
 import re
 from collections.abc import Mapping
@@ -15,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 
 from xlgpt.errors import BadAdapter
 from xlgpt.model.config import GPT2Config, weight_shapes
+from xlgpt.model.json_object import read_object
 
 Array = NDArray[np.float64]
 CONFIG, TENSORS = "adapter_config.json", "adapter_model.safetensors"
@@ -74,7 +74,7 @@ class Adapter:
 
 def read_adapter(folder: Path, config: GPT2Config) -> Adapter:
     """Read adapter_config.json and adapter_model.safetensors, and hold them against the model. Raises BadAdapter."""
-    told = _read_config(folder / CONFIG)
+    told = read_object(folder / CONFIG, BadAdapter, "PEFT")
     _check_kind(told, folder)
     tensors = _read_tensors(folder / TENSORS)
     matrices = dict.fromkeys(matrix for matrix, _ in tensors)
@@ -86,20 +86,6 @@ def read_adapter(folder: Path, config: GPT2Config) -> Adapter:
     places = {_short(matrix): matrix for matrix in matrices}
     found = {name: _low_rank(places[name], tensors, told, config, folder) for name in in_order if name in places}
     return Adapter(folder.resolve().name, found)
-
-
-def _read_config(path: Path) -> dict[str, Any]:
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as e:
-        raise BadAdapter(f"{path.parent} holds no {path.name}; xlgpt reads a folder that PEFT saved.") from e
-    except OSError as e:
-        raise BadAdapter(f"{path} cannot be read: {e.strerror}.") from e
-    except ValueError as e:
-        raise BadAdapter(f"{path} is not valid JSON: {e}.") from e
-    if not isinstance(raw, dict):
-        raise BadAdapter(f"{path} does not hold a JSON object.")
-    return raw
 
 
 def _check_kind(told: dict[str, Any], folder: Path) -> None:

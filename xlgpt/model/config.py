@@ -1,12 +1,12 @@
 """The dimensions and switches of a GPT-2, as config.json gives them."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from xlgpt.errors import BadCheckpoint, UnsupportedModel
+from xlgpt.model.json_object import read_object
 
 ACTIVATIONS = ("gelu_new", "gelu", "relu")
 
@@ -91,15 +91,7 @@ def _conv1d(name: str, inputs: int, outputs: int) -> dict[str, tuple[int, ...]]:
 
 def read_config(path: Path) -> GPT2Config:
     """Read the Hub's config.json. Raises BadCheckpoint, UnsupportedModel."""
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as e:
-        raise BadCheckpoint(f"{path} cannot be read: {e.strerror}.") from e
-    except ValueError as e:
-        raise BadCheckpoint(f"{path} is not valid JSON: {e}.") from e
-    if not isinstance(raw, dict):
-        raise BadCheckpoint(f"{path} does not hold a JSON object.")
-    return parse_config(raw, str(path))
+    return parse_config(read_object(path, BadCheckpoint), str(path))
 
 
 def parse_config(raw: Mapping[str, Any], where: str) -> GPT2Config:

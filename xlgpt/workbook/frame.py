@@ -2,6 +2,7 @@
 
 import io
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import groupby
@@ -13,6 +14,7 @@ from xlgpt.compiler.band import Dimension
 from xlgpt.compiler.layout import CHART_GAP, LABEL_COLUMNS, Placed, PlacedWeight, Sheet
 from xlgpt.compiler.page import HOME
 from xlgpt.compiler.template import Chart
+from xlgpt.oracle.values import Values
 from xlgpt.workbook.blocks import band_block, number_block, place_block, table_block
 from xlgpt.workbook.columns import column_behind, column_widths, pixels, sentence_columns, sentence_height
 from xlgpt.workbook.drawings import write_shapes
@@ -242,7 +244,7 @@ def _write_head_titles(worksheet: Any, styles: Styles, plan: Plan, placed: Place
         worksheet.write_string(row - 1, first, _place_title(placed.band.shape[1], head), styles.head_title)
         for i in range(width):
             if placed.band.shape[2] == "key":
-                label = _label(plan, "tokens", i)
+                label = _label(plan.values.get("tokens", ()), i)
                 worksheet.write_formula(row, first + i, f"=$B${cells.row + i + 1}", styles.key_title, label)
             else:
                 worksheet.write_number(row, first + i, i, styles.column_title)
@@ -260,7 +262,8 @@ def _write_column_title(worksheet: Any, styles: Styles, plan: Plan, placed: Plac
     row, column = placed.cells.row - 1, placed.cells.column + i
     if placed.band.shape[1] in ("token", "key"):
         cell = plan.layout.names["tokens"].rows(i, i + 1).seen_from(placed.cells.sheet)
-        worksheet.write_formula(row, column, f"={cell}", styles.key_title, _label(plan, "tokens", i))
+        label = _label(plan.values.get("tokens", ()), i)
+        worksheet.write_formula(row, column, f"={cell}", styles.key_title, label)
     else:
         worksheet.write_string(row, column, _place_title(placed.band.shape[1], i), styles.column_title)
 
@@ -282,8 +285,7 @@ def _write_tokens(worksheet: Any, styles: Styles, plan: Plan, placed: Placed) ->
     for column, (name, style) in enumerate((("position", styles.place), ("tokens", styles.label))):
         sources, known = _row_by_row(plan.layout.names[name]), plan.values.get(name, ())
         for i in range(placed.cells.height):
-            shown = known[i] if i < len(known) else ""
-            worksheet.write_formula(placed.cells.row + i, column, sources[i], style, shown)
+            worksheet.write_formula(placed.cells.row + i, column, sources[i], style, _label(known, i))
 
 
 @lru_cache(maxsize=4)  # every group of rows has these labels
@@ -303,9 +305,8 @@ def _write_numbers(worksheet: Any, styles: Styles, placed: Placed, column: int, 
         worksheet.write_string(cells.row + i, column, _place_title(placed.band.rows, i), styles.label)
 
 
-def _label(plan: Plan, name: str, row: int) -> Any:
-    """What a label shows for a token's row: nothing where the row is not in use."""
-    known = plan.values.get(name, ())
+def _label(known: Sequence[Any] | Values, row: int) -> Any:
+    """What a label shows for a token's row, of what is known of those in use: nothing for any other."""
     return known[row] if row < len(known) else ""
 
 
