@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -34,7 +34,7 @@ from xlgpt.workbook.book import Book
 from xlgpt.workbook.options import paths
 
 IN_PYTHON = "formulas"  # the engine that runs in this process, and so in several
-WORTH_IT = 400_000  # formulas to calculate; below, starting a process takes longer than the work
+WORTH_IT = 4_000_000  # cells to calculate; below, starting a process takes longer than the work
 
 NOTHING_READ = Proof((), (Gap("all formulas", "something is wrong with the weights"),))
 
@@ -69,7 +69,8 @@ def check(
     book.check_sizes()
     last_rows = _last_rows(engine, rows)
     with peak_memory() as peak, uncollected(), ThreadPoolExecutor(1) as aside:
-        proofreading = aside.submit(proofread, book)  # while LibreOffice starts and loads, or others calculate
+        reading = aside.submit(_sheets, book)  # while LibreOffice starts and loads
+        proofreading = aside.submit(proofread, book)  # while others calculate
         with closing(start(engine, book, start_timeout)) as calculating:
             own = [[Case(book.prompt_of(text), book.settings)] for text in prompts]
             traits = calculating.traits
@@ -80,11 +81,14 @@ def check(
             weights = tuple(check_weights(book, given, progress))
             proof, sheets, tried = NOTHING_READ, list[CheckedSheet](), list[_Tried]()
             if not any(sheet.problems for sheet in weights if sheet.sheet in book.weights.sheets):
-                sheets = _sheets(book)
-                count = _jobs(traits, jobs, sum(sheet.formulas for sheet in sheets) * sum(map(len, groups)))
-                here = Trial(book, calculating, sheets, last_rows)
-                trying = _trying(_Task(Path(path), last_rows, uuid4().hex), groups, count, here)
-                tried = list(_shown(trying, len(groups), progress))
+                count = _jobs(traits, jobs, _formulas(book) * sum(map(len, groups)))
+                task = _Task(Path(path), last_rows, uuid4().hex)
+
+                def here() -> Trial:
+                    return Trial(book, calculating, reading.result(), last_rows)
+
+                tried = list(_shown(_trying(task, groups, count, here, aside), len(groups), progress))
+                sheets = reading.result()
                 proof = proofreading.result()
     read, changed = _allowed(proof) if allow_changed else (proof.sheets, ())
     results = tuple(result for each in tried for result in each.results)
@@ -103,6 +107,11 @@ def check(
         TOLERANCE,
         sum(values is None for sheet in sheets for values in book.cells(sheet.name).saved),
     )
+
+
+def _formulas(book: Book) -> int:
+    """How many cells hold formulas in the bands, without reading them."""
+    return sum(p.cells.height * p.cells.width for p in book.layout.bands.values() if p.band.formula)
 
 
 def _sheets(book: Book) -> list[CheckedSheet]:
@@ -150,8 +159,8 @@ class _Task:
 
     def tried(self, group: list[Case]) -> _Tried:
         """Try a group there."""
-        with uncollected():
-            return _tried(_prepared(self), group)
+        with uncollected(), ThreadPoolExecutor(1) as aside:
+            return _tried(_prepared(self), group, aside)
 
 
 @lru_cache(maxsize=1)
@@ -161,21 +170,24 @@ def _prepared(task: _Task) -> Trial:
     return Trial(book, FormulasLibrary(book), _sheets(book), task.last_rows)
 
 
-def _tried(trial: Trial, group: list[Case]) -> _Tried:
+def _tried(trial: Trial, group: list[Case], aside: ThreadPoolExecutor) -> _Tried:
     trial.engine.forget()  # so that a group's results are the same in whichever process
-    return _Tried(tuple(map(trial.result, group)), trial.engine.taken_branches())
+    return _Tried(tuple(trial.results(group, aside)), trial.engine.taken_branches())
 
 
-def _trying(task: _Task, groups: list[list[Case]], jobs: int, here: Trial) -> Iterator[_Tried]:
+def _trying(
+    task: _Task, groups: list[list[Case]], jobs: int, here: Callable[[], Trial], aside: ThreadPoolExecutor
+) -> Iterator[_Tried]:
     """Every group's results, in order: the last by this process, where others take those before it."""
     if jobs == 1 or len(groups) == 1:
-        yield from (_tried(here, group) for group in groups)
+        trial = here()
+        yield from (_tried(trial, group, aside) for group in groups)
         return
     parallel = Parallel(n_jobs=jobs, return_as="generator")
     away = parallel(delayed(task.tried)(group) for group in groups[:-1])  # they begin at once
     try:
         with threadpool_limits(1):  # as joblib has it in the others: NumPy's threads would wait for each other
-            last = _tried(here, groups[-1])
+            last = _tried(here(), groups[-1], aside)
         yield from away
         yield last
     finally:  # they would stay for minutes, and keep what they hold

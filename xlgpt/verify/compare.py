@@ -11,6 +11,7 @@ from xlgpt.xlsx.ranges import Range
 from xlgpt.xlsx.worksheet import CellError, Cells, Values, overlap, part
 
 TOLERANCE = 1e-6  # absolute, and again relative
+NUMBERS = {float, int, np.float64, np.int64}
 
 
 def expected_cells(values: dict[str, Values], placed: Placed) -> Values | None:
@@ -78,7 +79,7 @@ def _numbers(values: Values) -> Values:
     if values.dtype != object:
         return np.asarray(values, dtype=np.float64)
     there = np.not_equal(values, "", dtype=object).astype(bool)
-    if set(map(type, values[there])) <= {float}:  # the common case, without a step in Python for each cell
+    if set(map(type, values[there])) <= NUMBERS:  # the common case, without a step in Python for each cell
         numbers = np.full(values.shape, np.nan)
         numbers[there] = values[there].astype(np.float64)
         return numbers

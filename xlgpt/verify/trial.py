@@ -1,6 +1,8 @@
 """Calculates a workbook for one case after the other and holds every cell of a formula against NumPy."""
 
 import time
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -18,6 +20,8 @@ from xlgpt.workbook.book import Book
 from xlgpt.xlsx.formula import Formula
 from xlgpt.xlsx.ranges import Range
 from xlgpt.xlsx.worksheet import Cells, Scalar, Values, overlap
+
+TEXTS = ("completion", "next_token")  # what the workbook goes on with
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,16 @@ class Truth:
         return np.array([[self.outside[place] for place in line] for line in places], dtype=object)
 
 
+@dataclass(frozen=True)
+class Seen:
+    """What an engine showed on a sheet: in each block of cells its values, or why there are none."""
+
+    sheet: CheckedSheet
+    values: dict[Range, Values | FormulaError | BrokenWorkbook]
+    formulas: int  # that were calculated
+    seconds: float
+
+
 @dataclass
 class Trial:
     """Tries cases with one engine. last_rows: how many of the last tokens' rows are calculated; None for all."""
@@ -53,30 +67,50 @@ class Trial:
     last_rows: int | None = None
     _finder: FormulasLibrary | None = field(default=None, init=False)
 
-    def result(self, case: Case) -> PromptResult:
-        """Every sheet for one case, from end to end.
+    def results(self, cases: Iterable[Case], aside: ThreadPoolExecutor) -> Iterator[PromptResult]:
+        """Every sheet for each case, from end to end.
 
-        Where something differs, the sheets are calculated once more, each from NumPy's numbers, to find the place.
+        aside: what compares what a case shows with what NumPy has, while the next one is calculated.
+        """
+        if self.last_rows is not None:
+            yield from (self._of_last_rows(case) for case in cases)
+            return
+        comparing = [aside.submit(self._compared, case, *self._calculated(case)) for case in cases]
+        yield from (compared.result() for compared in comparing)
+
+    def result(self, case: Case) -> PromptResult:
+        """Every sheet for one case, from end to end."""
+        return self._compared(case, *self._calculated(case))
+
+    def _of_last_rows(self, case: Case) -> PromptResult:
+        """Every sheet, with its other rows given by NumPy."""
+        truth, rows = self._truth(case), self._rows(case)
+        held = self._held(self._seen(self._fed(truth, rows), rows), truth, rows)
+        return PromptResult(case.prompt.text, len(case.prompt.ids), tuple(held), "", truth.text, case.about, False)
+
+    def _calculated(self, case: Case) -> tuple[list[Seen], dict[str, str]]:
+        """What all sheets show, and the texts that the workbook goes on with."""
+        self.engine.calculate(case.prompt, case.settings)
+        return self._seen(self.engine), {name: self._shown(name) for name in TEXTS if self.book.has(name)}
+
+    def _compared(self, case: Case, seen: list[Seen], texts: dict[str, str]) -> PromptResult:
+        """What the sheets show beside what they must.
+
+        Where something differs, they are calculated once more, each from NumPy's numbers, to find the place.
         """
         truth = self._truth(case)
-        rows = self._rows(case)
-        if rows is None:
-            self.engine.calculate(case.prompt, case.settings)
-            sheets = self._held(self.engine, truth)
-            if any(sheet.problems for sheet in sheets):
-                sheets = self._located(truth, sheets)
-        else:
-            sheets = self._held(self._fed(truth, rows), truth, rows)
-        shown = self._shown("completion" if self._text_of(truth, "completion") else "next_token")
-        return PromptResult(
-            case.prompt.text, len(case.prompt.ids), tuple(sheets), shown, truth.text, case.about, rows is None
-        )
+        sheets = self._held(seen, truth)
+        if any(sheet.problems for sheet in sheets):
+            sheets = self._located(truth, sheets)
+        shown = texts.get("completion" if self._text_of(truth, "completion") else "next_token", "")
+        ids = case.prompt.ids
+        return PromptResult(case.prompt.text, len(ids), tuple(sheets), shown, truth.text, case.about, True)
 
     def _truth(self, case: Case) -> Truth:
         plan = replace(plan_again(self.book), prompt=case.prompt.text, given=case.settings)
         values = plan.values
         bands = {placed.band.name: expected_cells(values, placed) for sheet in self.sheets for placed, _ in sheet.bands}
-        texts = [str(values[name][0]) for name in ("completion", "next_token") if name in values]
+        texts = [str(values[name][0]) for name in TEXTS if name in values]
         saved = case.prompt.ids == self.book.prompt.ids and case.settings is self.book.settings
         return Truth(case, bands, outside(plan), next(filter(None, texts), ""), saved)
 
@@ -110,65 +144,83 @@ class Trial:
 
     def _located(self, truth: Truth, sheets: list[SheetResult]) -> list[SheetResult]:
         """The sheets on which a fault arises, where those that only follow from it can be told apart."""
-        found = self._held(self._fed(truth), truth)
+        found = self._held(self._seen(self._fed(truth)), truth)
         if not any(sheet.problems for sheet in found):
             return sheets
         return [replace(new, formulas=old.formulas) for new, old in zip(found, sheets, strict=True)]
 
-    def _held(self, engine: Engine, truth: Truth, rows: range | None = None) -> list[SheetResult]:
-        """The sheets with bands first, then those that only show what they say."""
-        order = sorted(self.sheets, key=lambda sheet: not sheet.bands)
-        return [self._sheet(engine, sheet, truth, rows) for sheet in order]
+    def _seen(self, engine: Engine, rows: range | None = None) -> list[Seen]:
+        """What an engine shows: on the sheets with bands first, then on those that only show what they say."""
+        return [self._read(engine, sheet, rows) for sheet in sorted(self.sheets, key=lambda sheet: not sheet.bands)]
 
-    def _sheet(self, engine: Engine, sheet: CheckedSheet, truth: Truth, rows: range | None) -> SheetResult:
+    def _read(self, engine: Engine, sheet: CheckedSheet, rows: range | None) -> Seen:
         began = time.monotonic()
-        saved = self.book.cells(sheet.name) if truth.saved else None
         engine.read_ahead(sheet.name)
-        results = [self._band(engine, placed, cells, truth, saved, rows) for placed, cells in sheet.bands]
-        others = [self._cells(engine, "", cells, truth.others(cells), saved) for cells in sheet.others]
-        missing = {band.name for band in sheet.missing}
-        bands = [*sheet.missing, *(band for band in results if band.name not in missing), *_as_one(others)]
+        places = [*(_of_rows(placed, cells, rows) for placed, cells in sheet.bands), *sheet.others]
+        values = {cells: _values(engine, cells) for cells in places}
         calculated = engine.calculated(sheet.name)
         count = sheet.formulas if calculated is None else calculated
-        return SheetResult(sheet.name, tuple(bands), count, time.monotonic() - began)
+        return Seen(sheet, values, count, time.monotonic() - began)
+
+    def _held(self, seen: list[Seen], truth: Truth, rows: range | None = None) -> list[SheetResult]:
+        return [self._sheet(each, truth, rows) for each in seen]
+
+    def _sheet(self, seen: Seen, truth: Truth, rows: range | None) -> SheetResult:
+        began, sheet = time.monotonic(), seen.sheet
+        saved = self.book.cells(sheet.name) if truth.saved else None
+        results = [self._band(seen, placed, cells, truth, saved, rows) for placed, cells in sheet.bands]
+        others = [_cells("", cells, seen.values[cells], truth.others(cells), saved) for cells in sheet.others]
+        missing = {band.name for band in sheet.missing}
+        bands = [*sheet.missing, *(band for band in results if band.name not in missing), *_as_one(others)]
+        return SheetResult(sheet.name, tuple(bands), seen.formulas, seen.seconds + time.monotonic() - began)
 
     def _band(
-        self, engine: Engine, placed: Placed, cells: Range, truth: Truth, saved: Cells | None, rows: range | None
+        self, seen: Seen, placed: Placed, cells: Range, truth: Truth, saved: Cells | None, rows: range | None
     ) -> BandResult:
-        wanted, gap = truth.bands[placed.band.name], ""
-        if rows is not None and placed.band.rows == "token":
-            cells, gap = cells.rows(rows.start, rows.stop), "--rows leaves rows out"
-            wanted = None if wanted is None else wanted[rows.start : rows.stop]
+        wanted, name, read = truth.bands[placed.band.name], placed.band.name, _of_rows(placed, cells, rows)
         if placed.band.varies:
-            return self._cells(engine, placed.band.name, cells, None, None, placed.band.varies)
-        return replace(self._cells(engine, placed.band.name, cells, wanted, saved), gap=gap)
-
-    def _cells(
-        self,
-        engine: Engine,
-        name: str,
-        cells: Range,
-        wanted: Values | None,
-        saved: Cells | None,
-        possible: tuple[float, ...] = (),
-    ) -> BandResult:
-        try:
-            shown = engine.read(cells)
-        except (FormulaError, BrokenWorkbook) as e:
-            return BandResult(name, cells.height * cells.width, problem=f"It was not evaluated: {e}")
-        if possible:
-            return one_of(name, cells, shown, possible)
-        if wanted is None:
-            return BandResult(name, cells.height * cells.width, gap="nobody knows what it must show")
-        found = compare(name, cells, shown, wanted)
-        return found if found.problem or saved is None else stale(found, cells, shown, saved) or found
+            return _cells(name, read, seen.values[read], None, None, placed.band.varies)
+        if rows is None or placed.band.rows != "token":
+            return _cells(name, read, seen.values[read], wanted, saved)
+        wanted = None if wanted is None else wanted[rows.start : rows.stop]
+        return replace(_cells(name, read, seen.values[read], wanted, saved), gap="--rows leaves rows out")
 
     def _shown(self, name: str) -> str:
         """The text in the one cell of a band."""
         try:
-            return str(self.engine.read(self.book.named(name))[0, 0]) if self.last_rows is None else ""
+            return str(self.engine.read(self.book.named(name))[0, 0])
         except FormulaError:
             return ""
+
+
+def _of_rows(placed: Placed, cells: Range, rows: range | None) -> Range:
+    """Of a band with a row for each token, those that are asked for."""
+    return cells if rows is None or placed.band.rows != "token" else cells.rows(rows.start, rows.stop)
+
+
+def _values(engine: Engine, cells: Range) -> Values | FormulaError | BrokenWorkbook:
+    try:
+        return engine.read(cells)
+    except (FormulaError, BrokenWorkbook) as e:
+        return e
+
+
+def _cells(
+    name: str,
+    cells: Range,
+    shown: Values | FormulaError | BrokenWorkbook,
+    wanted: Values | None,
+    saved: Cells | None,
+    possible: tuple[float, ...] = (),
+) -> BandResult:
+    if isinstance(shown, Exception):
+        return BandResult(name, cells.height * cells.width, problem=f"It was not evaluated: {shown}")
+    if possible:
+        return one_of(name, cells, shown, possible)
+    if wanted is None:
+        return BandResult(name, cells.height * cells.width, gap="nobody knows what it must show")
+    found = compare(name, cells, shown, wanted)
+    return found if found.problem or saved is None else stale(found, cells, shown, saved) or found
 
 
 def _as_one(others: list[BandResult]) -> list[BandResult]:
