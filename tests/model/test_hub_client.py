@@ -120,6 +120,7 @@ def test_nothing_in_the_cache(build: Build, tmp_path: Path, way: dict[str, str],
     assert sentence.startswith(f"{NAME} is not in the cache and {words}")
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("status", [500, 503, 429])
 def test_a_hub_that_is_out_of_order(hub: Hub, build: Build, tmp_path: Path, status: int) -> None:
     hub.trouble["config.json"] = Trouble(status)
@@ -134,7 +135,8 @@ def test_a_hub_that_says_nothing(hub: Hub, build: Build, tmp_path: Path) -> None
     assert len(hub.requests) == 1
 
 
-@pytest.mark.parametrize("name", ["model.safetensors", "vocab.json"])
+@pytest.mark.quick(1)
+@pytest.mark.parametrize("name", ["vocab.json", "model.safetensors"])
 def test_a_file_cut_short_is_asked_for_again(hub: Hub, build: Build, tmp_path: Path, name: str) -> None:
     hub.trouble[f"lfs/{NAME}/-/{name}" if name.endswith("safetensors") else name] = Trouble(keep=0.5, times=3)
     done = build()
@@ -145,6 +147,7 @@ def test_a_file_cut_short_is_asked_for_again(hub: Hub, build: Build, tmp_path: P
     succeeds(done, tmp_path)
 
 
+@pytest.mark.slow
 def test_a_file_that_stays_cut_short(hub: Hub, build: Build, tmp_path: Path) -> None:
     """No workbook of half a file, nor half a file in the cache."""
     hub.trouble["lfs"] = Trouble(keep=0)
@@ -205,6 +208,7 @@ def test_an_index_that_names_other_files(hub: Hub, build: Build, tmp_path: Path,
     assert "pytorch_model.bin" not in hub.fetched()
 
 
+@pytest.mark.slow
 def test_a_cache_that_lacks_a_file(hub: Hub, build: Build, tmp_path: Path) -> None:
     """As another program's that needed less."""
     succeeds(build(), tmp_path)

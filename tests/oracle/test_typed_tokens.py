@@ -129,6 +129,7 @@ def test_rows_above_depend_on_nothing_that_is_typed_below(small_book: Path) -> N
         assert any(overlap(cells, last) for cells in dirty)
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize(
     "count", [8, pytest.param(40, marks=pytest.mark.slow), pytest.param(200, marks=pytest.mark.long)]

@@ -47,6 +47,7 @@ def test_one_number_that_differs(band: str, place: tuple[int, int], name: str, t
     assert "1 numbers are not those" in wrong[name].problem
 
 
+@pytest.mark.slow
 def test_means_that_a_circuit_may_have_brought_are_not_checked(tiny_book: Path, tmp_path: Path) -> None:
     means = np.array(Book(tiny_book).settings.cells["circuit.mlp_means"]) * 2
     heads = np.ones(Book(tiny_book).settings.cells["circuit.heads"].shape)
@@ -56,6 +57,7 @@ def test_means_that_a_circuit_may_have_brought_are_not_checked(tiny_book: Path, 
     assert [(band.name, band.verdict) for band in wrong.values()] == [("circuit.mlp_means", "not checked")]
 
 
+@pytest.mark.slow
 def test_vectors_of_ones_own_are_not_checked_unless_their_file_is_named(tiny_book: Path, tmp_path: Path) -> None:
     names = np.array(Book(tiny_book).settings.cells["steering.names"])
     names[0, 0] = "mine"

@@ -101,6 +101,7 @@ def test_the_saved_values_agree(tiny_book: Path) -> None:
     assert cells["Home"]["M15"].value == 0
 
 
+@pytest.mark.slow
 def test_ironcalc_agrees(tiny_book: Path) -> None:
     import ironcalc
 

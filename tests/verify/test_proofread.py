@@ -120,6 +120,7 @@ def saved_again(good: Path, out: Path) -> Iterator[tuple[str, Path]]:
         yield "LibreOffice", out / "office" / good.name
 
 
+@pytest.mark.slow
 def test_a_file_that_was_saved_again_reads_the_same(good: Path, tmp_path: Path) -> None:
     for program, path in saved_again(good, tmp_path):
         proof = proofread(Book(path))

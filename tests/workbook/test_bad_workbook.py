@@ -249,7 +249,7 @@ COMMANDS = {
 }
 
 
-@pytest.mark.quick(2)
+@pytest.mark.quick(1)
 @pytest.mark.parametrize(
     ("command", "part", "pattern", "declared", "words"),
     [

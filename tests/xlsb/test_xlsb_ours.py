@@ -50,6 +50,7 @@ def formulas(xml: dict[str, str]) -> Iterator[tuple[str | None, Kind, str]]:
             yield sheet, kind, unescape(found[found.lastgroup])
 
 
+@pytest.mark.quick(1)
 def test_every_formula_of_ours_comes_back(path: Path) -> None:
     scope, xml = parts_of(path)
     compilers: dict[str | None, Compiler] = {}
@@ -61,6 +62,7 @@ def test_every_formula_of_ours_comes_back(path: Path) -> None:
     assert kinds == {Kind.NAME, Kind.CELL, Kind.ARRAY, Kind.CONDITION, Kind.LIST}
 
 
+@pytest.mark.quick(1)
 def test_formulas_of_one_shape_are_compiled_as_if_alone(path: Path) -> None:
     scope, xml = parts_of(path)
     shared = {sheet: Compiler(scope, sheet) for sheet in xml}

@@ -18,8 +18,8 @@ from xlgpt.workbook.book import Book
 RANDOM = "random:n_layer=2,n_head=2,n_embd=8,n_inner=24,n_positions=16,vocab_size=1300"
 ROOM = {"prompt": "hello world", "context": 8, "max_bytes": 16}
 KINDS: dict[str, dict[str, Any]] = {
-    "tiny": {"model": "tiny", "context": 4, "prompt": "The cow says", "max_bytes": 16, "sheets": "none"},
     "mmult": {"model": RANDOM, **ROOM},
+    "tiny": {"model": "tiny", "context": 4, "prompt": "The cow says", "max_bytes": 16, "sheets": "none"},
     "sumproduct": {"model": RANDOM, **ROOM, "matmul": "sumproduct"},
     "sumproduct that writes one token": {"model": RANDOM, **ROOM, "matmul": "sumproduct", "generate": 1},
     "few digits": {"model": RANDOM, **ROOM, "precision": 4},
@@ -52,12 +52,12 @@ def hold(path: Path, read: dict[str, Grid]) -> None:
     assert shown.tolist() == [book.tokenizer.shown(i) for i in range(len(shown))]
 
 
-@pytest.mark.quick(2)
+@pytest.mark.quick(1)
 def test_openpyxl_reads_the_values(path: Path) -> None:
     hold(path, by_openpyxl(path))
 
 
-@pytest.mark.quick(2)
+@pytest.mark.quick(1)
 def test_calamine_reads_the_values(path: Path) -> None:
     hold(path, by_calamine(path))
 

@@ -6,7 +6,7 @@ import re
 import zlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Protocol, cast
 
@@ -68,6 +68,12 @@ class Model:
     def parameters(self) -> int:
         """How many numbers the checkpoint holds."""
         return sum(int(np.prod(shape)) for shape in self.weights.shapes().values())
+
+    @cached_property
+    def sums(self) -> dict[str, tuple[float, float]]:
+        """Of each tensor its sum, and its length √(Σ w²), of zeros 1. Raises BadCheckpoint."""
+        tensors = ((name, self.weights.tensor(name)) for name in self.weights.shapes())
+        return {name: (float(w.sum(dtype=np.float64)), float(np.linalg.norm(w)) or 1.0) for name, w in tensors}
 
 
 class Kept:
@@ -295,12 +301,15 @@ class RandomWeights:
 
     def tensor(self, name: str) -> NDArray[np.float32]:
         """One tensor; the same seed and name give the same numbers."""
-        return self._drawn(self._random(name), name, self.shapes()[name])
+        return _largest(self, name) if name == "wte.weight" else self._whole(name)
 
     def pieces(self, name: str) -> Iterator[NDArray[np.float32]]:
         """One tensor, some rows at a time."""
         shape, random = self.shapes()[name], self._random(name)
         return (self._drawn(random, name, (last - first, *shape[1:])) for first, last in _rows(shape))
+
+    def _whole(self, name: str) -> NDArray[np.float32]:
+        return self._drawn(self._random(name), name, self.shapes()[name])
 
     def _random(self, name: str) -> np.random.Generator:
         return np.random.Generator(
@@ -312,7 +321,14 @@ class RandomWeights:
         values *= np.float32(0.02)
         if name.endswith(("ln_1.weight", "ln_2.weight", "ln_f.weight")):
             values += 1
+        values.flags.writeable = False
         return values
+
+
+@lru_cache(maxsize=1)
+def _largest(weights: RandomWeights, name: str) -> NDArray[np.float32]:
+    """The tensor that many views read, kept: to draw it takes longer than what they do with it."""
+    return weights._whole(name)
 
 
 def _load_random(name: str, seed: int) -> Model:

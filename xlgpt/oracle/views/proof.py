@@ -9,7 +9,7 @@ that are right to 1e-13 have sums that are right to 1e-13 · √(Σ p²), some 1
 Of a weight one sum, Σ w. Two exchanged weights leave it as it is; they show in the forward pass.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -39,8 +39,7 @@ def as_built(run: Run) -> dict[str, Any]:
         "token_places": of_tokens[:, 0],
         "weight.name": np.array([weight.name for weight in weights(run.model.config)], dtype=object),
     }
-    of_weights = weight_sums(run.model) | weight_lengths(run.model)
-    for part, sums in (("range", range_sums(run, numbers, of_tokens)), ("weight", of_weights)):
+    for part, sums in (("range", range_sums(run, numbers, of_tokens)), ("weight", weight_sums(run.model))):
         columns[f"{part}.length"] = sums.pop("length")
         columns |= {f"{part}.numpy_{name}": found for name, found in sums.items()}
     cells = {f"proof.{name}": column[:, None].astype(object) for name, column in columns.items()}
@@ -77,17 +76,9 @@ def _cells(values: Values, placed: Placed) -> Array:
 
 
 def weight_sums(model: Model) -> Sums:
-    """Of each weight its sum: [weights]."""
-    return {"sum": np.array([tensor.sum(dtype=np.float64) for tensor in _tensors(model)])}
-
-
-def weight_lengths(model: Model) -> Sums:
-    """Of each weight its length: [weights]."""
-    return {"length": np.array([np.linalg.norm(tensor) or 1.0 for tensor in _tensors(model)])}
-
-
-def _tensors(model: Model) -> Iterator[NDArray[Any]]:
-    return (model.weights.tensor(weight.name) for weight in weights(model.config))
+    """Of each weight its sum and its length: [weights]."""
+    sums = [model.sums[weight.name] for weight in weights(model.config)]
+    return dict(zip(("sum", "length"), np.array(sums).T, strict=True))
 
 
 def proof(run: Run) -> dict[str, Values]:
