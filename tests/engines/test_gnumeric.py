@@ -17,7 +17,7 @@ from xlgpt.workbook.fill import fill
 
 pytestmark = pytest.mark.gnumeric
 PROMPT = "The capital of France is"
-ROOM = {"model": "tiny", "context": 16, "generate": 6, "max_bytes": 32, "features": "0,1,2,3"}
+ROOM = {"model": "tiny", "context": 12, "generate": 4, "max_bytes": 24, "features": "0,1,2,3"}
 SETTINGS: dict[str, Any] = {
     "max_new_tokens": 3,
     "temperature": 1,

@@ -26,6 +26,13 @@ def report(tiny_book: Path) -> xlgpt.Report:
     return xlgpt.check(tiny_book, model="tiny")
 
 
+@pytest.fixture
+def small(make_checkpoint: Callable[..., Path], tmp_path: Path) -> Path:
+    """A workbook whose every case takes a moment."""
+    xlgpt.build(tmp_path / "small.xlsx", model=str(make_checkpoint()), context=6, max_bytes=16, prompt="hello")
+    return tmp_path / "small.xlsx"
+
+
 @pytest.mark.slow
 def test_a_good_workbook_passes(report: xlgpt.Report, tiny_book: Path) -> None:
     assert report.passed
@@ -82,8 +89,8 @@ def test_every_band_is_held_against_the_reference(report: xlgpt.Report, tiny_boo
 
 
 @pytest.mark.slow
-def test_several_processes_find_the_same(tiny_book: Path) -> None:
-    one, two = (xlgpt.check(tiny_book, prompts=("One", "Two"), jobs=jobs) for jobs in (1, 2))
+def test_several_processes_find_the_same(small: Path) -> None:
+    one, two = (xlgpt.check(small, prompts=("One", "Two"), jobs=jobs) for jobs in (1, 2))
     assert one.passed
     for key in ("problems", "formulas_calculated", "gaps"):
         ours, theirs = (getattr(report, key) for report in (one, two))
@@ -91,9 +98,9 @@ def test_several_processes_find_the_same(tiny_book: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_file_that_was_changed_is_read_again(tiny_book: Path, tmp_path: Path) -> None:
+def test_a_file_that_was_changed_is_read_again(small: Path, tmp_path: Path) -> None:
     """By processes that have read it before, too."""
-    path = Path(shutil.copy(tiny_book, tmp_path / "book.xlsx"))
+    path = Path(shutil.copy(small, tmp_path / "book.xlsx"))
     assert xlgpt.check(path, prompts=("One", "Two"), jobs=2).passed
     broken, cell = openpyxl.load_workbook(path), Book(path).named("next_token")
     broken[cell.sheet][cell.first] = '="Sunday"'
@@ -103,7 +110,7 @@ def test_a_file_that_was_changed_is_read_again(tiny_book: Path, tmp_path: Path) 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("rows", ["last", 2])
+@pytest.mark.parametrize("rows", ["last", pytest.param(2, marks=pytest.mark.long)])
 def test_a_quick_look_says_what_it_left_out(rows: str | int, tiny_book: Path) -> None:
     report = xlgpt.check(tiny_book, rows=rows)
     assert report.passed
