@@ -95,6 +95,7 @@ def cli() -> None:
 @click.option(
     "--adapter", type=click.Path(path_type=Path), multiple=True, help="The folder of a LoRA adapter; several times."
 )
+@click.option("--subject", help="What the prompt is about, to trace where the answer comes from.")
 @click.option("--jobs", type=int, help="How many processes pack a large model's weights.  [default: one on each core]")
 def build_command(out: Path, **options: Any) -> None:
     """Write the workbook OUT (.xlsx, or the smaller .xlsb) from a GPT-2 checkpoint."""

@@ -30,8 +30,8 @@ from xlgpt.progress import Progress, silent
 
 Array = NDArray[np.float64]
 PREFIXES, PREFIX_TOKENS = 5, 24  # texts that the model writes to stand before the prompt, and how long they are
-STEPS, RATE, DECAYS = 25, 0.5, (0.9, 0.999)  # of Adam (Kingma and Ba 2015); the paper's own rate
-LIKELY = 0.99  # how likely the target must be on average for the steps to end
+STEPS, RATE, DECAYS = 40, 0.2, (0.9, 0.999)  # of Adam (Kingma and Ba 2015)
+LIKELY = 0.999  # how likely the target must be on average for the steps to end
 LONGEST = 4  # times the MLP's own result there: the paper's limit for δ
 RIDGE = 1e-4  # times the mean of C's diagonal
 
