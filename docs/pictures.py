@@ -89,7 +89,7 @@ def pictures(layout: Layout) -> list[Picture]:
         Picture("lens.png", "Logit lens", "A1:O34"),
         Picture("circuit.png", "Circuit", "A1:N32"),
         Picture("facts.png", "Facts", "A1:N24", "Michael Jordan plays the sport of", (("facts.token", 2),)),
-        Picture("tracing.png", "Tracing", "A1:R26", "Michael Jordan plays the sport of"),
+        Picture("tracing.png", "Tracing", "A1:Q19", "Michael Jordan plays the sport of"),
         Picture("adapters.png", "Adapters", "A1:L32", "Mike pulls out his", (("adapter.on", 1),)),
         Picture("steering.png", "Steering", "A1:N31", "Mike pulls out his", (("steering.on", 1),)),
         Picture("proof.png", "Proof", "A1:J36"),
@@ -100,7 +100,9 @@ def pictures(layout: Layout) -> list[Picture]:
 def main(wanted: list[str]) -> None:
     """Build the bundled model's workbook, once for every prompt, and render those sheets, or some of them."""
     model = load("tiny")
-    views = tuple(name for name in optional_sheets() if name not in ("adapters", "tracing"))  # no picture needs their places
+    views = tuple(
+        name for name in optional_sheets() if name not in ("adapters", "tracing")
+    )  # no picture needs their places
     room = Room(12, 128, 2, views, vectors=1, features=1, proven=7)
     layout = lay_out(model.config, room, len(model.tokenizer.merges))
     chosen = [picture for picture in pictures(layout) if not wanted or picture.file in wanted]

@@ -1,6 +1,5 @@
 """Causal tracing: held against a run of the model written out anew, and against `transformers` with hooks."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -84,7 +83,11 @@ def test_transformers_with_hooks_finds_the_same(micro: Model) -> None:
     theirs = transformers.GPT2LMHeadModel.from_pretrained(MICRO, torch_dtype=torch.float64).eval()
     found = trace(micro, IDS, SUBJECT, SAMPLES)
     added = torch.tensor(noise(micro))
-    parts = {"resid_post": lambda block: block, "attn_out": lambda block: block.attn, "mlp_out": lambda block: block.mlp}
+    parts = {
+        "resid_post": lambda block: block,
+        "attn_out": lambda block: block.attn,
+        "mlp_out": lambda block: block.mlp,
+    }
 
     def run(samples: int, hooks: dict[Any, Any]) -> Any:
         handles = [module.register_forward_hook(hook) for module, hook in hooks.items()]

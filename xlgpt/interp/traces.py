@@ -56,10 +56,10 @@ def trace_cells(model: Model, traced: Sequence[ToTrace]) -> dict[str, Values]:
     width = most_tokens(model, traced)
     cells = {
         "kept.prompts": _column(one.prompt for one in traced),
-        "kept.subjects": _column(one.subject for one in traced),
-        "kept.answers": _column(tokenizer.shown(t.answer) for t in found),
-        "kept.clean": _column(round(t.clean, DECIMALS) for t in found),
-        "kept.corrupted": _column(round(t.corrupted, DECIMALS) for t in found),
+        "kept.about": _rows(
+            [(one.subject, tokenizer.shown(t.answer)) for one, t in zip(traced, found, strict=True)], 2
+        ),
+        "kept.likely": _rows([(round(t.clean, DECIMALS), round(t.corrupted, DECIMALS)) for t in found], 2),
         "kept.tokens": _rows(shown, width),
     }
     for kind in KINDS:

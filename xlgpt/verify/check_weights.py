@@ -171,11 +171,11 @@ def _check_traces(book: Book, model: Model) -> Iterator[SheetResult]:
     cells = book.settings.cells
     if "kept.prompts" not in cells:
         return
-    rows = zip(cells["kept.prompts"][:, 0], cells["kept.subjects"][:, 0], strict=True)
+    rows = zip(cells["kept.prompts"][:, 0], cells["kept.about"][:, 0], strict=True)
     wanted = trace_cells(model, [ToTrace(str(prompt), str(subject)) for prompt, subject in rows])
     bands = [
         _held(name, _likely(cells[name]), _likely(wanted[name]), PLAIN, least=0.01)
-        for name in (f"kept.{part}" for part in ("clean", "corrupted", *KINDS))
+        for name in (f"kept.{part}" for part in ("likely", *KINDS))
     ]
     yield SheetResult(book.named("kept.prompts").sheet, tuple(bands), 0, 0.0)
 

@@ -18,10 +18,9 @@ def tracing(run: Run) -> dict[str, Values]:
     is_prompt = np.array([i if str(cell) == run.prompt else 0 for i, cell in enumerate(cells["kept.prompts"][:, 0], 1)])
     at_prompt = int(is_prompt.max())
     kept = {name.removeprefix("kept."): rows[at_prompt - 1] for name, rows in cells.items() if name.startswith("kept.")}
-    single: dict[str, Any] = dict.fromkeys(("subject", "answer", "clean", "corrupted"), "")
-    if at_prompt:
-        names = {"subject": "subjects", "answer": "answers", "clean": "clean", "corrupted": "corrupted"}
-        single = {name: kept[of][0] for name, of in names.items()}
+    names = ("subject", "answer", "clean", "corrupted")
+    values = [*kept["about"], *kept["likely"]] if at_prompt else [""] * len(names)
+    single: dict[str, Any] = dict(zip(names, values, strict=True))
     single["at_prompt"] = at_prompt
     words = {name: single[name] for name in ("subject", "answer")}
     single["status"] = say("views/tracing", "traced", **words) if at_prompt else say("views/tracing", "not_traced")
