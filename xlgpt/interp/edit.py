@@ -22,6 +22,7 @@ from xlgpt.model.edits import NOTHING, Edits
 from xlgpt.model.tokenizer import check_text
 from xlgpt.progress import Progress, silent
 
+MOST_LOST = 5  # prompts that are named one by one
 TOKENS = ("subject", "last")  # whose last token's key is changed: the subject's, or the prompt's
 
 
@@ -73,7 +74,9 @@ class Edited:
 
     def __str__(self) -> str:
         where = {"subject": "the subject's last token", "last": "the prompt's last token"}[self.token]
-        lost = [f"{prompt!r} goes on with {now!r} now" for share in self.shares for prompt, now in share.lost]
+        lost = [f"Lost: {prompt!r} goes on with {now!r} now." for share in self.shares for prompt, now in share.lost]
+        if len(lost) > MOST_LOST:
+            lost[MOST_LOST:] = [f"And {len(lost) - MOST_LOST} more (--json has all)."]
         return "\n".join(
             [
                 f"{self.path}: {self.prompt.replace(PLACE, self.subject)}{self.target}, by {self.adapter.parameters:,} "
@@ -87,7 +90,12 @@ class Edited:
         """All of it, for JSON."""
         keys = ("prompt", "subject", "target", "block", "token", "restored")
         shares = {
-            share.name: {"prompts": share.prompts, "before": share.of(share.before), "after": share.of(share.after)}
+            share.name: {
+                "prompts": share.prompts,
+                "before": share.of(share.before),
+                "after": share.of(share.after),
+                "lost": dict(share.lost),
+            }
             for share in self.shares
         }
         return {key: getattr(self, key) for key in keys} | {"path": str(self.path), "shares": shares}
