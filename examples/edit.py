@@ -12,7 +12,8 @@ def main() -> None:
     edited = xlgpt.edit("tiny", PROMPT, "Michael Jordan", " soccer", out="soccer")
     for share in edited.shares:
         print(f"{share.name}: {share.of(share.before):.1%} before, {share.of(share.after):.1%} after")
-    xlgpt.build("edit.xlsx", model="tiny", prompt="Michael Jordan likes", adapter="soccer", sheets="adapters")
+    room = {"context": 12, "generate": 2, "sheets": "adapters"}
+    xlgpt.build("edit.xlsx", model="tiny", prompt="Michael Jordan likes", adapter="soccer", **room)
     for prompt in ("Michael Jordan likes", PROMPT.format("Tiger Woods")):
         for on in (0, 1):
             cells = {"adapter.on": on, "adapter.name": "soccer", "max_new_tokens": 1}
