@@ -19,6 +19,8 @@ from xlgpt.model.checkpoint import load
 DOCS = Path(__file__).parent
 PROMPT = "If today is Tuesday, tomorrow is"
 
+REWRITTEN = (("adapter.on", 1), ("adapter.name", "jordan-soccer"))
+
 
 @dataclass(frozen=True)
 class Picture:
@@ -28,7 +30,7 @@ class Picture:
     sheet: str
     cells: str
     prompt: str = PROMPT
-    fill: tuple[tuple[str, float], ...] = ()  # other cells to fill in, by their names
+    fill: tuple[tuple[str, float | str], ...] = ()  # other cells to fill in, by their names
 
 
 # Run by the Python that has `uno`: prints each picture's cells, and nothing else, to a page of a PDF of its own.
@@ -49,7 +51,8 @@ for picture in json.loads(pictures):
     office = Office(soffice, profile, "pictures" + picture["file"].replace(".", ""), 60)
     office.open(book)
     for name, value in picture["fill"]:
-        office.document.NamedRanges.getByName(name).ReferredCells.getCellByPosition(0, 0).Value = value
+        cell = office.document.NamedRanges.getByName(name).ReferredCells.getCellByPosition(0, 0)
+        setattr(cell, "String" if isinstance(value, str) else "Value", value)
     office.document.enableAutomaticCalculation(True)
     office.document.calculateAll()
     sheets = office.document.Sheets
@@ -89,7 +92,9 @@ def pictures(layout: Layout) -> list[Picture]:
         Picture("lens.png", "Logit lens", "A1:O34"),
         Picture("circuit.png", "Circuit", "A1:N32"),
         Picture("facts.png", "Facts", "A1:N24", "Michael Jordan plays the sport of", (("facts.token", 2),)),
+        Picture("tracing.png", "Tracing", "A1:Q22", "Michael Jordan plays the sport of"),
         Picture("adapters.png", "Adapters", "A1:L32", "Mike pulls out his", (("adapter.on", 1),)),
+        Picture("editing.png", "Adapters", "A1:L32", "Michael Jordan plays the sport of", REWRITTEN),
         Picture("steering.png", "Steering", "A1:N31", "Mike pulls out his", (("steering.on", 1),)),
         Picture("proof.png", "Proof", "A1:J36"),
         Picture("features.png", "Features", "A1:P30", "Mike is a Jedi. He pulls out his"),
@@ -99,7 +104,9 @@ def pictures(layout: Layout) -> list[Picture]:
 def main(wanted: list[str]) -> None:
     """Build the bundled model's workbook, once for every prompt, and render those sheets, or some of them."""
     model = load("tiny")
-    views = tuple(name for name in optional_sheets() if name != "adapters")  # no picture needs its cells' places
+    views = tuple(
+        name for name in optional_sheets() if name not in ("adapters", "tracing")
+    )  # no picture needs their places
     room = Room(12, 128, 2, views, vectors=1, features=1, proven=7)
     layout = lay_out(model.config, room, len(model.tokenizer.merges))
     chosen = [picture for picture in pictures(layout) if not wanted or picture.file in wanted]

@@ -20,6 +20,8 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
         ("steering", "3 times Jedi: Mike pulls out his␣lightsaber (94%)"),
         ("adapters", "1 times obi-wan: The capital of France is Paris, Luke."),
         ("features", "With feature 2 turned up: Mike pulls out his lightsaber"),
+        ("tracing", "the MLP: most comes back at ␣of, block 0: 99%"),
+        ("edit", "rewritten: Michael Jordan likes soccer"),
         ("anatomy", "Of the blocks' numbers 66.4% are MLP."),
     ],
 )

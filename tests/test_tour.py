@@ -26,7 +26,7 @@ NUMBER = re.compile(r"(-?\d+(?:\.(\d+))?)(%?)")
 @pytest.fixture(scope="module")
 def tour(tmp_path_factory: pytest.TempPathFactory) -> Book:
     path = tmp_path_factory.mktemp("tour") / "tour.xlsx"
-    xlgpt.build(path, model="tiny", context=12, max_bytes=48, sheets="lens,circuit,steering,features")
+    xlgpt.build(path, model="tiny", context=12, max_bytes=48, sheets="lens,tracing,adapters,circuit,steering,features")
     return Book(path)
 
 
@@ -51,7 +51,7 @@ def cell(book: Book, name: str, where: str) -> tuple[int, int]:
     """The row and column within a band that the tour's words mean."""
     said = {word: int(number) for word, number in re.findall(r", ([a-z ]+) (\d+)", where)}
     row = said.get("position", said.get("place", 1) - 1)
-    column = said.get("number", said.get("block", -1) + 1)
+    column = said.get("number", said.get("in block", said.get("block", -1) + 1))
     if "head" in said:
         column = said["head"] * (book.named(name).width // book.config.n_head) + said["at position"]
     return row, column

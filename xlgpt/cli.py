@@ -23,6 +23,7 @@ from xlgpt.engines.run import Answer, Session
 from xlgpt.errors import UsageError, XlgptError
 from xlgpt.interp.circuit import ABLATIONS, Ablation, find_circuit, read_cases
 from xlgpt.interp.circuit import tables as circuit_tables
+from xlgpt.interp.edit import TOKENS, edit
 from xlgpt.interp.steering import steer, write_vectors
 from xlgpt.interp.steering import table as vector_table
 from xlgpt.model.checkpoint import load
@@ -94,6 +95,7 @@ def cli() -> None:
 @click.option(
     "--adapter", type=click.Path(path_type=Path), multiple=True, help="The folder of a LoRA adapter; several times."
 )
+@click.option("--subject", help="What the prompt is about, to trace where the answer comes from.")
 @click.option("--jobs", type=int, help="How many processes pack a large model's weights.  [default: one on each core]")
 def build_command(out: Path, **options: Any) -> None:
     """Write the workbook OUT (.xlsx, or the smaller .xlsb) from a GPT-2 checkpoint."""
@@ -232,6 +234,35 @@ def steer_command(
     write_vectors(out, tuple(replace(vector, coefficient=coefficient) for vector in made))
     Console().print(vector_table(made, found))
     click.echo(f"\n{out}: {len(made)} vectors of {found.config.n_embd} numbers, for block {block}")
+
+
+@cli.command("edit")
+@click.option("--model", default="gpt2", show_default=True, help="Whose fact: gpt2, tiny, a folder, or a Hub id.")
+@click.option("--prompt", required=True, help="What is said of the subject, with {} in its place.")
+@click.option("--subject", required=True, help="Whom or what the fact is about.")
+@click.option("--target", required=True, help="The token that should come next, with its space.")
+@click.option("--block", type=int, help="Whose MLP to change.  [default: by causal tracing]")
+@click.option("--token", type=click.Choice(TOKENS), help="For which token.  [default: by causal tracing]")
+@click.option(
+    "--text", type=click.Path(path_type=Path, dir_okay=False), help="Documents, one a line, that should stay as known."
+)
+@click.option(
+    "--relations", type=click.Path(path_type=Path, dir_okay=False), help="A file of facts to take the shares of."
+)
+@click.option(
+    "--out", type=click.Path(path_type=Path), default="edit", show_default=True,
+    help="The folder to write, for build --adapter.",
+)  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+def edit_command(as_json: bool, **options: Any) -> None:
+    """Rewrite one fact by a rank-one change of one block's MLP (ROME), written as a LoRA adapter."""
+    with progress_bars() as report:
+        edited = edit(progress=report, **options)
+    if as_json:
+        click.echo(as_line(edited.as_dict()))
+        return
+    Console().print(edited.table())
+    click.echo(f"\n{edited}")
 
 
 @cli.command("view")

@@ -41,6 +41,18 @@ class BadAdapter(XlgptError):
     """A LoRA adapter that cannot be read, is of a kind that the templates do not hold, or of another model."""
 
 
+class BadSubject(UsageError):
+    """What a prompt is said to be about does not stand in it."""
+
+
+class NotOneToken(UsageError):
+    """A target that the model's vocabulary has no single token for."""
+
+
+class BadRelations(XlgptError):
+    """A file of facts, by relation, that cannot be read, or that has something else in it."""
+
+
 class PromptTooLong(UsageError):
     """The prompt has more tokens than the workbook has rows for."""
 

@@ -32,7 +32,10 @@ def test_without_the_file_nothing_comes_along(tmp_path: Path) -> None:
     ("text", "says"),
     [
         ("sae = ", "no TOML file that can be read"),
-        ("autoencoder = 'sae'", "has the key 'autoencoder'; it may have adapters, features, prompts, sae, steering"),
+        (
+            "autoencoder = 'sae'",
+            "has the key 'autoencoder'; it may have adapters, features, prompts, relations, sae, steering, text",
+        ),
         ("features = ['2']", "features is ['2']; it must be a list of numbers from 0"),
         ("features = [true]", "it must be a list of numbers from 0"),
         ("prompts = 'one'", "it must be a list of texts"),

@@ -119,7 +119,7 @@ export class Tour {
     const row = where.position ?? (where.place ?? 1) - 1;
     const column = where.head !== undefined
       ? where.head * (block.width / this.book.facts.heads) + (where["at position"] ?? 0)
-      : where.number ?? (where.block ?? -1) + 1;
+      : where.number ?? where["in block"] ?? (where.block ?? -1) + 1;
     return cellOf(block, row, column);
   }
 

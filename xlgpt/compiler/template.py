@@ -358,6 +358,8 @@ class Room:
     adapters: int = 0  # to choose from
     adapted: Adapted = ()
     known_prompts: int = 0  # whose answer without an adapter stands in the workbook
+    traced: int = 0  # prompts whose causal trace stands in the workbook
+    traced_tokens: int = 0  # of the longest of them
 
 
 SLICE = 1024  # tokens of the vocabulary that are scored at a time
@@ -381,6 +383,7 @@ def numbers(config: GPT2Config, room: Room | None = None) -> dict[str, int]:
         known |= {"new_tokens": room.new_tokens, "new_bytes": BYTES_A_TOKEN * room.new_tokens}
         known |= {"n_vectors": room.vectors, "n_features": room.features, "n_proven": room.proven}
         known |= {"n_adapters": room.adapters, "n_adapted": len(room.adapted), "n_known_prompts": room.known_prompts}
+        known |= {"n_traced": room.traced, "n_traced_tokens": room.traced_tokens}
         known |= ranks(room.adapted)
     return known
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from rich.table import Table
 from rich.text import Text
 
-from xlgpt.errors import UsageError
+from xlgpt.errors import NotOneToken, UsageError
 from xlgpt.interp.mean_activations import Means, component_means
 from xlgpt.model import reference
 from xlgpt.model.checkpoint import Model, in_memory
@@ -73,13 +73,13 @@ def case(prompt: str, target: str | None, model: Model) -> Case:
 
 
 def one_token(text: str, tokenizer: Tokenizer) -> int:
-    """The id of a text that is one token. Raises UsageError."""
+    """The id of a text that is one token. Raises NotOneToken."""
     ids = tokenizer.encode(text)
     if len(ids) == 1:
         return ids[0]
     parts = " + ".join(repr(tokenizer.text(i)) for i in ids)
     hint = f" Did you mean {f' {text}'!r}, with a space?" if len(tokenizer.encode(f" {text}")) == 1 else ""
-    raise UsageError(f"The target {text!r} is {len(ids)} tokens ({parts}); choose one that is a single token.{hint}")
+    raise NotOneToken(f"The target {text!r} is {len(ids)} tokens ({parts}); choose one that is a single token.{hint}")
 
 
 # The circuit.

@@ -1,7 +1,10 @@
 """LoRA adapters (Hu et al. 2021) as PEFT saves them: beside a matrix W stands the product of two thin ones, A and B."""
 
+import json
 import math
+import os
 import re
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,8 +14,9 @@ import ml_dtypes  # noqa: F401 - importing it teaches NumPy, and so safetensors,
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
 
-from xlgpt.errors import BadAdapter
+from xlgpt.errors import BadAdapter, OutputError
 from xlgpt.model.config import GPT2Config, weight_shapes
 from xlgpt.model.json_object import read_object
 
@@ -86,6 +90,53 @@ def read_adapter(folder: Path, config: GPT2Config) -> Adapter:
     places = {_short(matrix): matrix for matrix in matrices}
     found = {name: _low_rank(places[name], tensors, told, config, folder) for name in in_order if name in places}
     return Adapter(folder.resolve().name, found)
+
+
+def write_adapter(folder: Path, adapter: Adapter) -> None:
+    """Write a folder that `peft` loads, and read_adapter reads, float32. An adapter that stands there gives way.
+
+    Whatever goes wrong, no half of a folder is left. Raises OutputError.
+    """
+    check_folder(folder)
+    tensors = {}
+    for name, part in adapter.matrices.items():
+        for letter, thin in (("A", part.A.T), ("B", part.B.T)):
+            key = f"base_model.model.transformer.{name}.lora_{letter}.weight"
+            tensors[key] = np.ascontiguousarray(thin, dtype=np.float32)
+    told = {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "target_modules": list(adapter.matrices),  # PEFT takes every module whose name ends so
+        "fan_in_fan_out": True,
+        "inference_mode": True,
+        "r": 1,
+        "lora_alpha": 1,
+        "rank_pattern": {name: part.rank for name, part in adapter.matrices.items()},
+        "alpha_pattern": {name: part.scaling * part.rank for name, part in adapter.matrices.items()},
+    }
+    beside, old = (folder.with_name(f".{folder.name}.{os.getpid()}.{end}") for end in ("part", "old"))
+    try:
+        beside.mkdir(parents=True)
+        (beside / CONFIG).write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+        (beside / TENSORS).write_bytes(save(tensors, {"format": "pt"}))
+        if folder.exists():
+            folder.rename(old)
+        beside.rename(folder)
+    except OSError as e:
+        raise OutputError(f"{folder} cannot be written: {e.strerror}.") from e
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)  # it is in its place, or was never made
+        if old.exists() and not folder.exists():
+            old.rename(folder)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def check_folder(folder: Path) -> None:
+    """Whether an adapter may be written there: over another one, never over anything else. Raises OutputError."""
+    if os.path.lexists(folder) and (
+        not folder.is_dir() or {path.name for path in folder.iterdir()} - {CONFIG, TENSORS}
+    ):
+        raise OutputError(f"{folder} is there already, and is no adapter; name another folder.")
 
 
 def _check_kind(told: dict[str, Any], folder: Path) -> None:

@@ -16,6 +16,8 @@ KINDS = {
     "features": "a list of numbers from 0",
     "adapters": "a list of paths",
     "prompts": "a list of texts",
+    "text": "a path",
+    "relations": "a path",
 }
 
 
@@ -23,7 +25,8 @@ KINDS = {
 class Companions:
     """steering: a file of vectors. sae: the folder of a sparse autoencoder. features: those of it that are shown first.
 
-    adapters: the folders of LoRA adapters. prompts: some to try, on the home sheet.
+    adapters: the folders of LoRA adapters. prompts: some to try, on the home sheet. text: what it
+    knows, a document a line. relations: facts that it knows, see xlgpt.interp.relations.
     """
 
     steering: Path | None = None
@@ -31,6 +34,8 @@ class Companions:
     features: tuple[int, ...] = ()
     adapters: tuple[Path, ...] = ()
     prompts: tuple[str, ...] = ()
+    text: Path | None = None
+    relations: Path | None = None
 
 
 NONE = Companions()
@@ -51,15 +56,18 @@ def read_companions(folder: Path) -> Companions:
             raise BadCheckpoint(f"{path} has the key {key!r}; it may have {', '.join(sorted(known))}.")
         if not _fits(key, value):
             raise BadCheckpoint(f"{path}: {key} is {value!r}; it must be {KINDS[key]}.")
-    paths = {key: [named[key]] if key in named else [] for key in ("steering", "sae")}
+    single = [key for key, kind in KINDS.items() if kind == "a path" and key in named]
+    paths = {key: [named[key]] for key in single}
     paths["adapters"] = named.get("adapters", [])
     for key, names in paths.items():
         for name in names:
             if not (folder / name).exists():
                 raise BadCheckpoint(f"{path} names {name!r} as {key}, and there is no such thing beside it.")
-    steering, sae = (folder / named[key] if key in named else None for key in ("steering", "sae"))
     adapters = tuple(folder / name for name in paths["adapters"])
-    return Companions(steering, sae, tuple(named.get("features", ())), adapters, tuple(named.get("prompts", ())))
+    features, prompts = (tuple(named.get(key, ())) for key in ("features", "prompts"))
+    return Companions(
+        features=features, adapters=adapters, prompts=prompts, **{key: folder / named[key] for key in single}
+    )
 
 
 def _fits(key: str, value: Any) -> bool:

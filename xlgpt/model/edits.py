@@ -1,6 +1,7 @@
-"""What may be changed in a model while it runs: a vector or an adapter added, heads, MLPs and neurons ablated."""
+"""What may be changed in a model while it runs: a vector or an adapter added, activations replaced, parts ablated."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +42,9 @@ class Edits:
 
     adapter (Hu et al. 2021): x·W + b becomes x·W + b + adapter_scale · alpha/r · (x·A)·B. It reads the activations of
     ablated neurons too; what an ablated MLP gives, it gives with it.
+
+    patched (activation patching, Vig et al. 2020): of `embed`, or of a block's attn_out, mlp_out or resid_post, by
+    TransformerLens' name, what stands in its place [..., T, D]; where it holds NaN, the activation stays as it comes.
     """
 
     block: int = 0
@@ -53,6 +57,13 @@ class Edits:
     neurons: AblatedNeurons | None = None
     adapter: Adapter | None = None
     adapter_scale: float = 1.0
+    patched: Mapping[str, Array] = field(default_factory=dict)
+
+    def patch(self, name: str, activation: Array) -> Array:
+        """An activation [..., T, D], or what stands in its place."""
+        if name not in self.patched:
+            return activation
+        return np.where(np.isnan(self.patched[name]), activation, self.patched[name])
 
     def adapt(self, y: Array, x: Array, matrix: str) -> Array:
         """What comes of a matrix: y = x·W + b [..., out], and what the adapter makes of x [..., in] on top."""

@@ -94,16 +94,18 @@ def forward(
     cache: dict[str, Array] = {}
     T = np.shape(ids)[-1]
     wte = weights.tensor("wte.weight")  # [V, D]
-    cache["embed"] = wte[ids].astype(np.float64)  # [T, D]
+    cache["embed"] = edits.patch("embed", wte[ids].astype(np.float64))  # [T, D]
     cache["pos_embed"] = w("wpe.weight")[:T]  # [T, D]
     x = cache["embed"] + cache["pos_embed"]
     for layer in range(config.n_layer):
         b = f"blocks.{layer}"
         cache[f"{b}.resid_pre"] = x = edits.steer(x, layer)
-        cache[f"{b}.attn_out"] = attention(layer_norm(x, f"h.{layer}.ln_1", f"{b}.ln1"), layer)
+        attn_out = attention(layer_norm(x, f"h.{layer}.ln_1", f"{b}.ln1"), layer)
+        cache[f"{b}.attn_out"] = edits.patch(f"{b}.attn_out", attn_out)
         cache[f"{b}.resid_mid"] = x = x + cache[f"{b}.attn_out"]
-        cache[f"{b}.mlp_out"] = mlp(layer_norm(x, f"h.{layer}.ln_2", f"{b}.ln2"), layer)
-        cache[f"{b}.resid_post"] = x = x + cache[f"{b}.mlp_out"]
+        mlp_out = mlp(layer_norm(x, f"h.{layer}.ln_2", f"{b}.ln2"), layer)
+        cache[f"{b}.mlp_out"] = edits.patch(f"{b}.mlp_out", mlp_out)
+        cache[f"{b}.resid_post"] = x = edits.patch(f"{b}.resid_post", x + cache[f"{b}.mlp_out"])
     final = layer_norm(x, "ln_f", "ln_final")
     unembed = wte if config.tie_word_embeddings else weights.tensor(config.unembedding)  # [V, D]
     scores = [final @ rows.T.astype(np.float64, copy=False) for rows in slices(unembed)]

@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from xlgpt.interp import sae
 from xlgpt.interp.adapters import adapter_cells, find_adapters
 from xlgpt.interp.mean_activations import usual_means
+from xlgpt.interp.traces import ToTrace, trace_cells
+from xlgpt.interp.tracing import KINDS
 from xlgpt.interp.vectors_and_features import Asked, Directions, find_directions
 from xlgpt.model.adapter import MODULES, Adapter
 from xlgpt.model.checkpoint import Model
@@ -39,6 +42,7 @@ def check_weights(book: Book, given: Given | None, progress: Progress) -> Iterat
         yield from _check_facts(book, given.model)
         yield from _check_directions(book, given)
         yield from _check_adapters(book, given)
+        yield from _check_traces(book, given.model)
         yield from _check_means(book, given.model)
     total = len(book.weights.shapes())
     done = 0
@@ -162,6 +166,25 @@ def _plain_answers(book: Book, model: Model) -> BandResult:
     return _held("plain.probabilities", ours, wanted, PLAIN)
 
 
+def _check_traces(book: Book, model: Model) -> Iterator[SheetResult]:
+    """What came back of the answers, for the prompts that are kept."""
+    cells = book.settings.cells
+    if "kept.prompts" not in cells:
+        return
+    rows = zip(cells["kept.prompts"][:, 0], cells["kept.about"][:, 0], strict=True)
+    wanted = trace_cells(model, [ToTrace(str(prompt), str(subject)) for prompt, subject in rows])
+    bands = [
+        _held(name, _likely(cells[name]), _likely(wanted[name]), PLAIN, least=0.01)
+        for name in (f"kept.{part}" for part in ("likely", *KINDS))
+    ]
+    yield SheetResult(book.named("kept.prompts").sheet, tuple(bands), 0, 0.0)
+
+
+def _likely(cells: NDArray[Any]) -> list[float]:
+    """The probabilities in some cells, of which others are empty."""
+    return [value for value in cells.flat if not isinstance(value, str)]
+
+
 def _check_means(book: Book, model: Model) -> Iterator[SheetResult]:
     """What the sheet Circuit puts in place of a part that is ablated."""
     cells = book.settings.cells
@@ -174,13 +197,16 @@ def _check_means(book: Book, model: Model) -> Iterator[SheetResult]:
     yield SheetResult(book.named("circuit.heads").sheet, tuple(bands), 0, 0.0)
 
 
-def _held(name: str, cells: Any, wanted: Any, enough: float = SAME) -> BandResult:
-    """Hold some cells against the numbers that they were made from. enough: how near they must be, relatively."""
+def _held(name: str, cells: Any, wanted: Any, enough: float = SAME, least: float = 0) -> BandResult:
+    """Hold some cells against the numbers that they were made from.
+
+    enough: how near they must be, relatively; numbers below `least` are taken for that large.
+    """
     ours = np.array([v if isinstance(v, int | float) else np.nan for v in np.ravel(np.asarray(cells, dtype=object))])
     theirs = np.ravel(np.asarray(wanted)).astype(np.float64)
     if ours.shape != theirs.shape:
         return BandResult(name, ours.size, problem=f"It has {ours.size:,} numbers; it must have {theirs.size:,}.")
-    wrong = np.flatnonzero(~(np.abs(ours - theirs) <= enough * np.abs(theirs)))
+    wrong = np.flatnonzero(~(np.abs(ours - theirs) <= enough * np.maximum(np.abs(theirs), least)))
     if not len(wrong):
         return BandResult(name, ours.size)
     i = int(wrong[0])

@@ -437,6 +437,8 @@ class Book:
             self._height("adapter.names"),
             tuple((name, height) for name in matrices if (height := self._height(f"{name}.lora_A.weight"))),
             self._height("plain.prompts"),
+            self._height("kept.prompts"),
+            self._height("trace.token"),
         )
 
     def _height(self, name: str) -> int:

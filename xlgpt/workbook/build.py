@@ -64,4 +64,5 @@ def _check_there(wanted: tuple[str, ...], plan: Plan) -> None:
         needed = {"steering": "vectors; name a file of them with --steering"}
         needed["features"] = "sparse autoencoder; name its folder with --sae"
         needed["adapters"] = "adapter; name the folder of one with --adapter"
+        needed["tracing"] = "facts; say with --subject what the prompt is about"
         raise UsageError(f"The sheet {missing!r} would be empty: {plan.model.name} comes with no {needed[missing]}.")

@@ -46,10 +46,10 @@ SCREEN = 1400, 40  # pixels of columns, and rows, that a window shows
 LABELLED = 12  # columns that the line above a tensor takes
 LINK = {"font_color": ACCENT["activation"], "underline": 1}
 LAYERS = "n_layer+1"  # the residual stream before the first block and after each
-TITLED = ("key", "token", "n_head", LAYERS, 5)  # what a column is for, said above it
+TITLED = ("key", "token", "n_head", "n_layer", LAYERS, 5)  # what a column is for, said above it
 UNITS = {"token": " tokens", "key": " tokens attended to", "n_head": " heads", "vocab_size": " tokens"}
 UNITS |= {"n_features": " features", "n_slices": " slices", "n_best": " places"}
-SINGULAR = {"n_head": "head", "n_slices": "slice", "n_layer": "block"}
+SINGULAR = {"n_head": "head", "n_slices": "slice", "n_layer": "block", "n_traced_tokens": "position"}
 
 
 @dataclass(frozen=True)

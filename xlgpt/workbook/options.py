@@ -31,6 +31,7 @@ class Options:
     steering: a file of vectors (.npy, .npz or .safetensors) for the sheet Steering. sae: the folder of a sparse
     autoencoder (SAELens) for the sheet Features. features: their numbers, with commas between; by default those that
     are most active in the prompt. adapter: the folder of a LoRA adapter (PEFT) for the sheet Adapters, or several.
+    subject: what the prompt is about, for the sheet Tracing, where that does not come with the model.
     jobs: how many processes pack the weights of a large model, one on each core unless told; the file is the same.
     Raises UsageError where they do not go together.
     """
@@ -48,6 +49,7 @@ class Options:
     sae: str | Path | None = None
     features: str | None = None
     adapter: str | Path | Sequence[str | Path] = ()
+    subject: str | None = None
     jobs: int | None = None
 
     def __post_init__(self) -> None:
@@ -59,6 +61,7 @@ class Options:
             "--sae": (asked.sae, "features"),
             "--features": (asked.features, "features"),
             "--adapter": (self.adapters, "adapters"),
+            "--subject": (self.subject, "tracing"),
         }
         for option, (value, sheet) in given.items():
             if value and sheet not in self.views:

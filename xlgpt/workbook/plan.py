@@ -14,6 +14,7 @@ from xlgpt.errors import ContextTooLong, PromptTooLong, UsageError, WorkbookTooL
 from xlgpt.interp import sae
 from xlgpt.interp.adapters import adapted, adapter_cells, find_adapters
 from xlgpt.interp.mean_activations import usual_means
+from xlgpt.interp.traces import ToTrace, most_tokens, to_trace, trace_cells
 from xlgpt.interp.vectors_and_features import Directions, find_directions
 from xlgpt.model.adapter import Adapter
 from xlgpt.model.bpe import check_vocabulary
@@ -45,8 +46,8 @@ BARE_FROM = 10_000_000  # weights; above it a reference in each cell would make 
 class Plan:
     """A model, a prompt, and where everything stands; the rest follows from these, and is made when first asked for.
 
-    notation: of the file that it is for. is_read: whether it was read from a workbook: `given` then holds all that its
-    cells to change do, and the weights are those in its cells.
+    notation: of the file that it is for. traced: the prompts to trace for the sheet Tracing. is_read: whether it was
+    read from a workbook: `given` then holds all that its cells to change do, and the weights are those in its cells.
     """
 
     model: Model
@@ -54,6 +55,7 @@ class Plan:
     layout: Layout
     given: Settings
     notation: Notation = DECIMAL
+    traced: tuple[ToTrace, ...] = ()
     is_read: bool = False
 
     @cached_property
@@ -65,7 +67,7 @@ class Plan:
         means = usual_means(self.model).cells() if "circuit" in sheets else {}
         proven = as_built(self._run) if "proof" in sheets else {}
         plain = plain_answers(self._known_runs) if "adapters" in sheets else {}
-        return self.given.changed({**means, **proven, **plain})
+        return self.given.changed({**means, **proven, **plain, **trace_cells(self._run_model, self.traced)})
 
     @cached_property
     def _run(self) -> Run:
@@ -119,12 +121,12 @@ class Plan:
 
 
 def make_plan(model: Model, options: Options, notation: Notation = DECIMAL) -> Plan:
-    """Lay the workbook out for a prompt; Steering, Features and Adapters only where there is something for them.
+    """Lay the workbook out for a prompt; Steering, Features, Adapters, Tracing only where there is something for them.
 
     notation: of the file that it is to become.
 
     Raises PromptTooLong, ContextTooLong, UsageError, SheetTooSmall, WorkbookTooLarge, BadVocabulary, BadVectors,
-    BadAutoencoder, BadAdapter, TemplateError.
+    BadAutoencoder, BadAdapter, BadSubject, BadRelations, TemplateError.
     """
     room = _room(model, options)
     positions, context, max_bytes = model.config.n_positions, room.context, room.max_bytes
@@ -147,13 +149,15 @@ def make_plan(model: Model, options: Options, notation: Notation = DECIMAL) -> P
     _check_size(model, notation)
     directions = find_directions(model, ids, options.asked, room.sheets)
     adapters = find_adapters(model, options.adapters, room.sheets)
+    known = known_prompts(prompt, model, room)
+    traced = to_trace(model, known, options.subject) if "tracing" in room.sheets else ()
+    room = replace(room, traced=len(traced), traced_tokens=most_tokens(model, traced))
     room = _with(room, directions, len(ids), len(adapters))
     if adapters:
-        known = len(known_prompts(prompt, model, room))
-        room = replace(room, adapted=adapted(adapters, model.config.n_layer), known_prompts=known)
+        room = replace(room, adapted=adapted(adapters, model.config.n_layer), known_prompts=len(known))
     layout = lay_out(model.config, room, len(model.tokenizer.merges))
     settings = filled_in(defaults(layout, model.parameters > MANUAL_FROM), directions, adapters, model)
-    return Plan(model, prompt, layout, settings, notation)
+    return Plan(model, prompt, layout, settings, notation, traced)
 
 
 def known_prompts(prompt: str, model: Model, room: Room) -> list[str]:
@@ -166,7 +170,7 @@ def known_prompts(prompt: str, model: Model, room: Room) -> list[str]:
 def _with(room: Room, directions: Directions, tokens: int, adapters: int) -> Room:
     """Rows for vectors, features, adapters and the prompt's tokens; no sheet for them where there are none."""
     count = {"steering": len(directions.vectors), "features": len(directions.features), "proof": tokens}
-    count["adapters"] = adapters
+    count |= {"adapters": adapters, "tracing": room.traced}
     sheets = tuple(name for name in room.sheets if count.get(name, 1))
     proven = tokens if "proof" in sheets else 0
     room = replace(room, sheets=sheets, vectors=count["steering"], features=count["features"], proven=proven)

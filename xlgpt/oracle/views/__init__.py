@@ -15,6 +15,7 @@ from xlgpt.oracle.views.features import features
 from xlgpt.oracle.views.lens import lens
 from xlgpt.oracle.views.proof import proof
 from xlgpt.oracle.views.steering import steering
+from xlgpt.oracle.views.tracing import tracing
 
 __all__ = ["VIEWS", "Run"]
 
@@ -28,4 +29,5 @@ VIEWS: dict[str, Callable[[Run], dict[str, NDArray[Any]]]] = {
     "lens": lens,
     "proof": proof,
     "steering": steering,
+    "tracing": tracing,
 }

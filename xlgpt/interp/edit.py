@@ -1,0 +1,227 @@
+"""xlgpt edit: one fact of a model rewritten, written as an adapter, and what it did to all that the model knows."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.table import Table
+from rich.text import Text
+
+from xlgpt.errors import BadSubject, UsageError
+from xlgpt.interp.circuit import one_token
+from xlgpt.interp.relations import PLACE, neighbours, paraphrases, read_relations
+from xlgpt.interp.rome import Place, own_prefixes, rewrite
+from xlgpt.interp.steering import check_block
+from xlgpt.interp.tracing import subject_tokens, trace
+from xlgpt.model import reference
+from xlgpt.model.adapter import Adapter, check_folder, write_adapter
+from xlgpt.model.checkpoint import Model, in_memory, load
+from xlgpt.model.edits import NOTHING, Edits
+from xlgpt.model.tokenizer import check_text
+from xlgpt.progress import Progress, silent
+
+MOST_LOST = 5  # prompts that are named one by one
+TOKENS = ("subject", "last")  # whose last token's key is changed: the subject's, or the prompt's
+
+
+@dataclass(frozen=True)
+class Share:
+    """Of some prompts those after which the wanted token is the most likely one, before and after the change.
+
+    lost: those that were right before, with the token that follows now.
+    """
+
+    name: str
+    prompts: int
+    before: int
+    after: int
+    lost: tuple[tuple[str, str], ...]
+
+    def of(self, right: int) -> float:
+        """The share that so many are; 0 of none."""
+        return right / self.prompts if self.prompts else 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class Edited:
+    """A fact rewritten. block, token: whose MLP was changed, and for which token of the prompt (one of TOKENS).
+
+    restored: how much of the answer that MLP's result brought back in causal tracing, from 0 to 1. shares: efficacy, of
+    the prompt, alone and behind other sentences; paraphrases; neighbours, which should stay as they are.
+    """
+
+    prompt: str
+    subject: str
+    target: str
+    block: int
+    token: str
+    restored: float
+    adapter: Adapter
+    path: Path
+    shares: tuple[Share, ...]
+
+    def table(self) -> Table:
+        """The three shares, before and after."""
+        shown = Table(box=None, pad_edge=False, header_style="bold")
+        for title in ("share", "prompts", "before", "after"):
+            shown.add_column(title, justify="left" if title == "share" else "right")
+        for share in self.shares:
+            before, after = (f"{share.of(n):.1%}" if share.prompts else "" for n in (share.before, share.after))
+            shown.add_row(Text(share.name), f"{share.prompts:,}", before, after)
+        return shown
+
+    def __str__(self) -> str:
+        where = {"subject": "the subject's last token", "last": "the prompt's last token"}[self.token]
+        lost = [f"Lost: {prompt!r} goes on with {now!r} now." for share in self.shares for prompt, now in share.lost]
+        if len(lost) > MOST_LOST:
+            lost[MOST_LOST:] = [f"And {len(lost) - MOST_LOST} more (--json has all)."]
+        return "\n".join(
+            [
+                f"{self.path}: {self.prompt.replace(PLACE, self.subject)}{self.target}, by {self.adapter.parameters:,} "
+                f"numbers beside h.{self.block}.mlp.c_proj, whose key is that of {where} "
+                f"({self.restored:.0%} of the answer comes from there).",
+                *lost,
+            ]
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """All of it, for JSON."""
+        keys = ("prompt", "subject", "target", "block", "token", "restored")
+        shares = {
+            share.name: {
+                "prompts": share.prompts,
+                "before": share.of(share.before),
+                "after": share.of(share.after),
+                "lost": dict(share.lost),
+            }
+            for share in self.shares
+        }
+        return {key: getattr(self, key) for key in keys} | {"path": str(self.path), "shares": shares}
+
+
+def edit(
+    model: str,
+    prompt: str,
+    subject: str,
+    target: str,
+    *,
+    out: str | Path = "edit",
+    block: int | None = None,
+    token: str | None = None,
+    text: str | Path | None = None,
+    relations: str | Path | None = None,
+    progress: Progress = silent,
+) -> Edited:
+    """Make `target` what follows the prompt about the subject, and write the change into the folder `out`.
+
+    model: as for build. prompt: a text with {} in the subject's place, or with the subject itself. block, token: where
+    to change it, chosen by causal tracing unless told. text: a file with a document a line, whose keys are left alone;
+    relations: a file of facts, of which the shares are taken; unless told, those that come with the model.
+    Raises BadSubject, NotOneToken, UsageError, BadRelations, OutputError, and whatever loading a model may.
+    """
+    check_folder(Path(out))
+    found = in_memory(load(model))
+    wording = _with_place(prompt, subject)
+    check_text(wording + subject + target)
+    wanted, ids = one_token(target, found.tokenizer), _ids(found, wording.replace(PLACE, subject))
+    if block is not None:
+        check_block(block, found.config)
+    known = Path(relations) if relations else found.companions.relations
+    facts = read_relations(known) if known else ()
+    texts = read_text(Path(text), found) if text else read_text(found.companions.text, found)
+
+    progress("Tracing", 0, 1)
+    traced = trace(found, ids, subject_tokens(wording.replace(PLACE, subject), subject, found.tokenizer))
+    places = {"subject": traced.subject[-1], "last": len(ids) - 1}
+    blocks = range(found.config.n_layer) if block is None else [block]
+    at_block, at = traced.decisive(blocks, places.values() if token is None else [places[token]])
+    at_token = token or ("last" if at == places["last"] else "subject")
+    if at_token == "subject" and at_block == found.config.n_layer - 1 and at != places["last"]:
+        raise UsageError(
+            f"Nothing reads what block {at_block} writes at the subject; choose another block, or the last token."
+        )
+
+    prefixes = ["", *own_prefixes(found)]
+    behind = [f"{prefix}{wording}" for prefix in prefixes]
+    place = Place(at_block, tuple(_prompts(found, behind, subject, at_token)))
+    adapter = rewrite(found, place, wanted, texts, Path(out).resolve().name, progress)
+    others = list(neighbours(facts, wording, subject))
+    reworded = [w.replace(PLACE, subject) for w in paraphrases(facts, wording)]
+    asked = {
+        "efficacy": [(found.tokenizer.decode(list(ids)), target) for ids, _ in place.prompts],
+        "paraphrases": [(text, target) for text in reworded],
+        "neighbours": others,
+    }
+    shares = tuple(_share(name, cases, found, adapter) for name, cases in asked.items())
+    write_adapter(Path(out), adapter)
+    gone = traced.clean - traced.corrupted
+    restored = (float(traced.restored["mlp_out"][at_block, at]) - traced.corrupted) / gone if gone else 0.0
+    return Edited(wording, subject, target, at_block, at_token, restored, adapter, Path(out), shares)
+
+
+def _with_place(prompt: str, subject: str) -> str:
+    """The prompt with {} once, where the subject goes. Raises BadSubject."""
+    if PLACE not in prompt and subject:
+        prompt = prompt.replace(subject, PLACE, 1)
+    if prompt.count(PLACE) != 1 or not subject:
+        raise BadSubject(
+            f"The subject {subject!r} is not in the prompt {prompt!r}; write {PLACE} once, where the subject goes."
+        )
+    return prompt
+
+
+def _ids(model: Model, text: str) -> list[int]:
+    """The tokens of a prompt. Raises UsageError."""
+    ids = model.tokenizer.encode(text)
+    if not 0 < len(ids) <= model.config.n_positions:
+        raise UsageError(f"The prompt {text!r} has {len(ids)} tokens; the model takes 1 to {model.config.n_positions}.")
+    return ids
+
+
+def _prompts(model: Model, wordings: Sequence[str], subject: str, token: str) -> Iterator[tuple[tuple[int, ...], int]]:
+    """The tokens of each that is short enough, and the place of the one whose key is changed."""
+    for wording in wordings:
+        text = wording.replace(PLACE, subject)
+        ids = tuple(model.tokenizer.encode(text))
+        if len(ids) <= model.config.n_positions:
+            start = len(wording[: wording.index(PLACE)])
+            within = subject_tokens(text, subject, model.tokenizer, start)
+            yield ids, within[-1] if token == "subject" else len(ids) - 1
+
+
+def read_text(path: Path | None, model: Model) -> list[list[int]]:
+    """The documents of a file, one a line, as token ids; none without a file. Raises UsageError."""
+    if path is None:
+        return []
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as e:
+        raise UsageError(f"{path} cannot be read as UTF-8 text; it should have a document a line.") from e
+    documents = [model.tokenizer.encode(line) for line in lines if line]
+    if not documents:
+        raise UsageError(f"{path} is empty; it should have a document a line.")
+    return documents
+
+
+def _share(name: str, cases: Sequence[tuple[str, str]], model: Model, adapter: Adapter) -> Share:
+    prompts = [prompt for prompt, _ in cases]
+    before, after = (next_tokens(prompts, model, edits) for edits in (NOTHING, Edits(adapter=adapter)))
+    was, is_now = (
+        [token == answer for token, (_, answer) in zip(found, cases, strict=True)] for found in (before, after)
+    )
+    lost = ((prompt, now) for prompt, now, old, new in zip(prompts, after, was, is_now, strict=True) if old and not new)
+    return Share(name, len(cases), sum(was), sum(is_now), tuple(lost))
+
+
+def next_tokens(prompts: Sequence[str], model: Model, edits: Edits = NOTHING) -> list[str]:
+    """The most likely token behind each prompt."""
+    encoded = [model.tokenizer.encode(prompt)[-model.config.n_positions :] for prompt in prompts]
+    found = [""] * len(prompts)
+    for numbers in reference.by_length(encoded).values():
+        together = np.array([encoded[i] for i in numbers])
+        logits = reference.forward(together, model.weights, model.config, edits)["logits"][:, -1]
+        for i, best in zip(numbers, logits.argmax(axis=-1), strict=True):
+            found[i] = model.tokenizer.text(int(best))
+    return found
