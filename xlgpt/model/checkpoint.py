@@ -47,6 +47,9 @@ class Weights(Protocol):
     def pieces(self, name: str) -> Iterator[NDArray[np.float32]]:
         """The same, some rows at a time, so that a large tensor does not stand in memory whole."""
 
+    def files(self) -> tuple[Path, ...]:
+        """The files that they are read from, none of them by a relative path."""
+
 
 @dataclass(frozen=True)
 class Model:
@@ -164,6 +167,10 @@ class Safetensors:
         """The shape of every tensor, from the files' headers."""
         return {name: shape for name, (_, _, shape) in self.entries.items()}
 
+    def files(self) -> tuple[Path, ...]:
+        """The files of the folder that hold some."""
+        return tuple(dict.fromkeys(path for path, _, _ in self.entries.values()))
+
     def tensor(self, name: str) -> NDArray[np.float32]:
         """Read one tensor. The file is mapped anew each time, so that read pages do not stay in memory."""
         path, key, _ = self.entries[name]
@@ -220,7 +227,7 @@ def open_safetensors(folder: Path) -> Safetensors:
                         )
                     if name in entries:
                         raise BadCheckpoint(f"{path}: {name} stands in the checkpoint twice.")
-                    entries[name] = (path, key, tuple(part.get_shape()))
+                    entries[name] = (path.absolute(), key, tuple(part.get_shape()))
         except (SafetensorError, OSError) as e:
             raise BadCheckpoint(f"{path} is damaged or no safetensors file ({e}); download it again.") from e
     return Safetensors(entries)
@@ -292,6 +299,10 @@ class RandomWeights:
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """The shape of every tensor, as the model has them."""
         return weight_shapes(self.config)
+
+    def files(self) -> tuple[Path, ...]:
+        """None."""
+        return ()
 
     def tensor(self, name: str) -> NDArray[np.float32]:
         """One tensor; the same seed and name give the same numbers."""

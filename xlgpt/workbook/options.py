@@ -9,6 +9,7 @@ from xlgpt.compiler.matmul import CHOICES
 from xlgpt.compiler.template import optional_sheets
 from xlgpt.errors import UsageError
 from xlgpt.interp.vectors_and_features import Asked, features_of
+from xlgpt.parallel import check_jobs
 
 
 def paths(given: str | Path | Sequence[str | Path]) -> tuple[Path, ...]:
@@ -32,6 +33,7 @@ class Options:
     autoencoder (SAELens) for the sheet Features. features: their numbers, with commas between; by default those that
     are most active in the prompt. adapter: the folder of a LoRA adapter (PEFT) for the sheet Adapters, or several.
     jobs: how many processes pack the weights of a large model, one on each core unless told; the file is the same.
+    cluster: the address of a Dask scheduler, tcp://…, whose workers pack them instead.
     Raises UsageError where they do not go together.
     """
 
@@ -49,6 +51,7 @@ class Options:
     features: str | None = None
     adapter: str | Path | Sequence[str | Path] = ()
     jobs: int | None = None
+    cluster: str = ""
 
     def __post_init__(self) -> None:
         if self.matmul not in CHOICES:
@@ -63,8 +66,7 @@ class Options:
         for option, (value, sheet) in given.items():
             if value and sheet not in self.views:
                 raise UsageError(f"{option} needs the sheet {sheet!r}, which --sheets leaves out; name it there too.")
-        if self.jobs is not None and self.jobs < 1:
-            raise UsageError(f"--jobs {self.jobs}: give 1 or more processes, or leave it out for one on each core.")
+        check_jobs(self.jobs, self.cluster)
 
     @cached_property
     def asked(self) -> Asked:
