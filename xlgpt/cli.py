@@ -202,14 +202,21 @@ def run_command(
 @cluster_option
 @click.option("--json", "as_json", is_flag=True, help="Print the circuit as JSON.")
 def circuit_command(
-    book: Path, prompts: Path, target: str | None, ablate: Ablation, out: Path | None, as_json: bool
+    book: Path,
+    prompts: Path,
+    target: str | None,
+    ablate: Ablation,
+    out: Path | None,
+    jobs: int | None,
+    cluster: str,
+    as_json: bool,
 ) -> None:
     """Find the few heads and MLPs of BOOK (.xlsx or .xlsb) that keep the answer right on all prompts."""
     if out:
         check_fillable(Book(book), out, "circuit.heads")
     with progress_bars() as report:
         model = Book(book).model
-        found = find_circuit(model, read_cases(prompts, target, model), ablate, report)
+        found = find_circuit(model, read_cases(prompts, target, model), ablate, report, jobs, cluster)
     written = str(fill(book, out, found.cells())) if out else ""
     if as_json:
         click.echo(as_line(found.as_dict()))

@@ -36,13 +36,6 @@ def peak_memory() -> Iterator[Peak]:
         watching.join()
 
 
-def free_memory() -> int:
-    """Bytes that processes can still have here."""
-    import psutil
-
-    return int(psutil.virtual_memory().available)
-
-
 def _watch(peak: Peak, ended: threading.Event) -> None:
     import psutil  # here, since it takes a tenth of `import xlgpt`
 

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, CancelledError, Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from hashlib import blake2b
-from importlib.metadata import version
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, Protocol, TypeVar
@@ -31,6 +31,8 @@ Result = TypeVar("Result")
 
 class Workers(Protocol):
     """What works: `str` says how many, and where. Work and items go to other processes, so they are to be small."""
+
+    count: int
 
     def results(self, work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
         """Begin at once; gives what comes of each item, in their order."""
@@ -63,6 +65,13 @@ def check_jobs(jobs: int | None, cluster: str = "") -> None:
         raise UsageError(f"--jobs {jobs}: give 1 or more processes, or leave it out for one on each core.")
     if jobs is not None and cluster:
         raise UsageError("--jobs is for the cores here, and --cluster for others: give one of the two.")
+
+
+def that_fit(size: int) -> int:
+    """How many processes of so many bytes there can be: one on each core, as far as the free memory goes."""
+    import psutil
+
+    return max(1, min(os.cpu_count() or 1, int(psutil.virtual_memory().available) // size))
 
 
 _kept: dict[object, Any] = {}
@@ -135,7 +144,7 @@ class Processes:
                 going.put((number, future))
                 future.add_done_callback(take_one)
 
-        for _ in range(self.count - 1):
+        for _ in range(min(self.count, len(left)) - 1):
             take_one()
         with suppress(IndexError):
             while True:
@@ -264,17 +273,29 @@ def _cluster(doing: str, address: str, files: Iterable[Path]) -> Iterator["Clust
 
 
 def _check_versions(client: Any) -> None:
-    """Whether every worker has this xlgpt: another might calculate something else."""
-    ours = own_version()
-    for worker, theirs in client.run(own_version, on_error="return").items():
+    """Whether the scheduler, which looks into what it hands on, and every worker have this xlgpt."""
+    ours, there = own_version(), client.run(own_version, on_error="return")
+    try:
+        scheduler = client.run_on_scheduler(own_version)
+    except Exception:  # whatever may come of a function that is not there
+        scheduler = None
+    for where, theirs in (
+        ("scheduler", scheduler),
+        *((f"worker {address}", found) for address, found in there.items()),
+    ):
         if theirs != ours:
-            has = f"has xlgpt {theirs}" if isinstance(theirs, str) else "has no xlgpt"
-            raise WorkerDiffers(f"The worker {worker} {has}, and here is {ours}: install the same everywhere.")
+            raise WorkerDiffers(
+                f"The {where} has another xlgpt than this one, or none: install the same everywhere, and start them again."
+            )
 
 
+@cache
 def own_version() -> str:
-    """The version of xlgpt in this process."""
-    return version("xlgpt")
+    """What tells the program in this process from another that might calculate something else: a sum over its text."""
+    found = blake2b(digest_size=16)
+    for file in sorted(Path(__file__).parent.rglob("*.py")):
+        found.update(file.read_bytes())
+    return found.hexdigest()
 
 
 class Cluster:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 import ml_dtypes  # noqa: F401 - importing it teaches NumPy, and so safetensors, the type bfloat16
 import numpy as np
@@ -79,6 +79,14 @@ class Kept:
     def __init__(self, weights: Weights):
         self._weights = weights
         self._tensors: dict[str, NDArray[np.float64]] = {}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Another process reads them itself."""
+        return Kept, (self._weights,)
+
+    def files(self) -> tuple[Path, ...]:
+        """The files that they are read from."""
+        return self._weights.files()
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """The shape of every tensor."""

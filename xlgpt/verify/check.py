@@ -1,6 +1,5 @@
 """xlgpt check: reads a finished workbook, calculates it from its formulas, and holds every cell against NumPy."""
 
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,10 +11,10 @@ from uuid import uuid4
 
 from xlgpt.engines import FormulasLibrary, Traits, start
 from xlgpt.errors import UsageError
-from xlgpt.memory import free_memory, peak_memory, uncollected
+from xlgpt.memory import peak_memory, uncollected
 from xlgpt.model.checkpoint import load
 from xlgpt.model.precision import rounded
-from xlgpt.parallel import Workers, check_jobs, kept, workers
+from xlgpt.parallel import Workers, check_jobs, kept, that_fit, workers
 from xlgpt.progress import Progress, silent
 from xlgpt.verify.again import plan_again
 from xlgpt.verify.branches import Taken, merged, never_taken
@@ -147,7 +146,7 @@ def _jobs(book: Book, traits: Traits, wanted: int | None, cases: int) -> int:
     """How many processes calculate: unless told, as many as there are cores, and as the free memory holds."""
     if not traits.is_open or (wanted is None and _formulas(book) * cases < WORTH_IT):
         return 1
-    return wanted or max(1, min(os.cpu_count() or 1, free_memory() // _needed(book)))
+    return wanted or that_fit(_needed(book))
 
 
 def _needed(book: Book) -> int:
