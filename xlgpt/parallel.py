@@ -120,32 +120,16 @@ class Processes:
         """Begin at once, or where there is but this process when one is asked for."""
         if self.count == 1:
             return map(work, items)
-        going = deque(self._submit(work, item) for item in items)
-        return (self._taken(going.popleft()) for _ in range(len(going)))
+        left = deque(enumerate(items))
+        count, going = len(left), self._begin(work, left, 2 * self.count)
+        return (self._taken(going.get()[1]) for _ in range(count))
 
     def shared(
         self, work: Callable[[Item], Result], items: Iterable[Item], here: Callable[[Item], Result]
     ) -> Iterator[tuple[int, Result]]:
         """Each of the processes, this one among them, takes the next item when it is done with one."""
         left = deque(enumerate(items))
-        going: SimpleQueue[tuple[int, Any]] = SimpleQueue()
-        away = len(left)
-
-        def take_one(_: object = None) -> None:
-            with suppress(IndexError):  # none is left
-                number, item = left.popleft()
-                try:
-                    future = self._submit(work, item)
-                except RuntimeError as e:  # they were ended meanwhile
-                    future = Future()
-                    future.set_exception(e)
-                    going.put((number, future))
-                    return
-                going.put((number, future))
-                future.add_done_callback(take_one)
-
-        for _ in range(min(self.count, len(left)) - 1):
-            take_one()
+        away, going = len(left), self._begin(work, left, min(self.count, len(left)) - 1)
         with suppress(IndexError):
             while True:
                 number, item = left.popleft()
@@ -154,6 +138,35 @@ class Processes:
         for _ in range(away):
             number, future = going.get()
             yield number, self._taken(future)
+
+    def _begin(
+        self, work: Callable[[Item], Result], left: deque[tuple[int, Item]], most: int
+    ) -> SimpleQueue[tuple[int, Any]]:
+        """Have others do what is left, from its beginning: so many at a time, since loky stumbles over more that wait.
+
+        Gives the number of each and what will come of it, in the order in which they were taken.
+        """
+        going: SimpleQueue[tuple[int, Any]] = SimpleQueue()
+        one_by_one = threading.Lock()
+
+        def take_one(_: object = None) -> None:
+            with one_by_one:
+                try:
+                    number, item = left.popleft()
+                    future = self._submit(work, item)
+                except IndexError:  # none is left
+                    return
+                except RuntimeError as e:  # they were ended meanwhile: this says so, and no other is taken
+                    future = Future()
+                    future.set_exception(e)
+                    going.put((number, future))
+                    return
+                going.put((number, future))
+            future.add_done_callback(take_one)
+
+        for _ in range(most):
+            take_one()
+        return going
 
     def _submit(self, work: Callable[[Any], Any], item: object) -> Any:
         with _uninterrupted():
@@ -279,14 +292,12 @@ def _check_versions(client: Any) -> None:
         scheduler = client.run_on_scheduler(own_version)
     except Exception:  # whatever may come of a function that is not there
         scheduler = None
-    for where, theirs in (
-        ("scheduler", scheduler),
-        *((f"worker {address}", found) for address, found in there.items()),
-    ):
-        if theirs != ours:
-            raise WorkerDiffers(
-                f"The {where} has another xlgpt than this one, or none: install the same everywhere, and start them again."
-            )
+    found = {"scheduler": scheduler, **{f"worker {address}": theirs for address, theirs in there.items()}}
+    other = next((where for where, theirs in found.items() if theirs != ours), None)
+    if other:
+        raise WorkerDiffers(
+            f"The {other} has another xlgpt than this one, or none: install the same everywhere, and start it again."
+        )
 
 
 @cache
