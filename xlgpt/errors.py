@@ -57,6 +57,10 @@ class WorkbookTooLarge(XlgptError):
     """The file would pass 4 GiB, beyond which Excel does not read it."""
 
 
+class TooLongForExcel(XlgptError):
+    """A formula, or a list in a cell, would have more characters than Excel takes: the model has too many blocks."""
+
+
 class OutputError(XlgptError):
     """The workbook cannot be written there."""
 

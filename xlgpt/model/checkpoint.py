@@ -32,6 +32,7 @@ RANDOM_SIZES = {
     "gpt2": GPT2Config(n_layer=12, n_head=12, n_embd=768, n_positions=1024, vocab_size=50257, n_inner=3072),
     "gpt2-medium": GPT2Config(n_layer=24, n_head=16, n_embd=1024, n_positions=1024, vocab_size=50257, n_inner=4096),
     "gpt2-large": GPT2Config(n_layer=36, n_head=20, n_embd=1280, n_positions=1024, vocab_size=50257, n_inner=5120),
+    "gpt2-xl": GPT2Config(n_layer=48, n_head=25, n_embd=1600, n_positions=1024, vocab_size=50257, n_inner=6400),
 }
 
 
