@@ -84,7 +84,7 @@ DEEP = {"context": 4, "max_bytes": 16, "generate": 2}
 
 
 def deep(path: Path, blocks: int, **more: object) -> Path:
-    """A workbook with all sheets of a narrow model of so many blocks: vectors, features and an adapter of every matrix."""
+    """All sheets of a narrow model of so many blocks: it has vectors, features, and an adapter of every matrix."""
     folder, width, random = path.parent, 16, np.random.default_rng(0)
 
     def numbers(*shape: int) -> np.ndarray:
@@ -244,7 +244,7 @@ TOKENS = re.compile(r'"(?:[^"]|"")*"|\'(?:[^\']|\'\')*\'|[(){},;]')
 
 
 def excess(formula: str) -> list[str]:
-    """Which of Excel's limits a formula passes: 8,192 characters, 64 levels, 255 arguments, 255 characters of a text."""
+    """Which of Excel's limits it passes: 8,192 characters, 64 levels, 255 arguments, 255 characters of a text."""
     found = ["characters"] if len(formula) > 8192 else []
     arguments, levels = [0], 0
     for token in TOKENS.findall(formula):

@@ -30,8 +30,8 @@ def _check_length(plan: Plan, placed: Placed) -> None:
     length = len(offered if isinstance(offered, str) else ",".join(map(str, offered)))
     if length > MOST_CHARACTERS:
         raise TooLongForExcel(
-            f"With {plan.model.config.n_layer} blocks the list at {placed.band.name} has {length} characters, and Excel "
-            f"takes {MOST_CHARACTERS}: leave the sheet {placed.cells.sheet} out with --sheets."
+            f"With {plan.model.config.n_layer} blocks the list at {placed.band.name} has {length} characters, and "
+            f"Excel takes {MOST_CHARACTERS}: leave the sheet {placed.cells.sheet} out with --sheets."
         )
 
 

@@ -97,8 +97,8 @@ class Plan:
         longest = max(map(self._length, found), default=0)
         if longest > MOST_CHARACTERS:
             raise TooLongForExcel(
-                f"With {self.model.config.n_layer} blocks a formula of {placed.band.name} has {longest:,} characters, and "
-                f"Excel takes {MOST_CHARACTERS:,}: leave the sheet {sheet.name} out with --sheets."
+                f"With {self.model.config.n_layer} blocks a formula of {placed.band.name} has {longest:,} characters, "
+                f"and Excel takes {MOST_CHARACTERS:,}: leave the sheet {sheet.name} out with --sheets."
             )
         return found
 
