@@ -135,7 +135,7 @@ def test_a_weight_of_xl_takes_as_many_bytes_as_the_refusal_says(
     sizes = [
         xlgpt.build(tmp_path / file, size.format(n), context=4, sheets="none", precision=precision).size for n in (1, 2)
     ]
-    assert (sizes[1] - sizes[0]) / 30_740_800 == pytest.approx(each, abs=0.06)
+    assert (sizes[1] - sizes[0]) / 30_740_800 == pytest.approx(each, abs=0.1)
 
 
 def test_the_reference_sees_the_decimals_that_stand_in_the_cells() -> None:

@@ -95,7 +95,7 @@ def check(
                     def here() -> Trial:
                         return Trial(book, calculating, reading.result(), last_rows)
 
-                    tried = _trying(task, groups, others, lambda group: _tried(here(), group, aside), progress)
+                    tried = _trying(task, book, groups, others, lambda group: _tried(here(), group, aside), progress)
                     sheets = reading.result()
                     proof = proofreading.result()
                 calculated_by = str(others)
@@ -171,7 +171,7 @@ class _Task:
     check: str  # which check asks: a worker may have served another, of the same path, before the file was changed
 
     def tried(self, group: list[Case]) -> _Tried:
-        """Try a group there."""
+        """Try a group there, whose settings are only those that differ from the file's."""
         with uncollected(), ThreadPoolExecutor(1) as aside:
             return _tried(_prepared(self), group, aside)
 
@@ -188,17 +188,30 @@ def _trial(task: _Task) -> Trial:
 
 def _tried(trial: Trial, group: list[Case], aside: ThreadPoolExecutor) -> _Tried:
     trial.engine.forget()  # so that a group's results are the same in whichever process
-    return _Tried(tuple(trial.results(group, aside)), trial.engine.taken_branches())
+    settings = trial.book.settings
+    cases = [replace(case, settings=settings.changed(case.settings.cells)) for case in group]
+    return _Tried(tuple(trial.results(cases, aside)), trial.engine.taken_branches())
+
+
+def _little(case: Case, book: Book) -> Case:
+    """What another process needs of a case: it has the file, and so all settings but those that differ."""
+    return replace(case, settings=case.settings.beyond(book.settings))
 
 
 def _trying(
-    task: _Task, groups: list[list[Case]], others: Workers, here: Callable[[list[Case]], _Tried], progress: Progress
+    task: _Task,
+    book: Book,
+    groups: list[list[Case]],
+    others: Workers,
+    here: Callable[[list[Case]], _Tried],
+    progress: Progress,
 ) -> list[_Tried]:
     """Every group's results, in order; begun with those that take longest."""
     order = sorted(range(len(groups)), key=lambda i: -rows_in_use(groups[i]))
+    items = [[_little(case, book) for case in groups[i]] for i in order]
     found: dict[int, _Tried] = {}
     progress("Calculating", 0, len(groups))
-    for number, tried in others.shared(task.tried, [groups[i] for i in order], here):
+    for number, tried in others.shared(task.tried, items, here):
         found[order[number]] = tried
         progress("Calculating", len(found), len(groups))
     return [found[i] for i in range(len(groups))]
