@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from operator import truediv
 from pathlib import Path
@@ -102,7 +102,7 @@ def test_what_fails_there_fails_here_and_nothing_is_left(tmp_path: Path) -> None
     sentence = r"A process that ended was ended; give it more memory, or fewer --jobs\."
     with pytest.raises(WorkerEnded, match=sentence), workers("ended", 2) as found:
         list(found.results(os._exit, [1, 1, 1]))
-    assert not [child for child in psutil.Process().children() if "loky" in " ".join(child.cmdline())]
+    assert not [child for child in psutil.Process().children() if "popen_loky" in " ".join(child.cmdline())]
 
 
 def _inverse(number: float) -> float:
@@ -178,9 +178,13 @@ def _unseen(tensors: list[weightsheet.Tensor], folder: Path, found: Workers) -> 
 
 
 @pytest.mark.slow
-def test_a_cluster_reads_a_checkpoint_from_its_path(cluster: Any, tmp_path: Path) -> None:
-    for name, more in {"here.xlsb": {}, "there.xlsb": {"cluster": cluster.scheduler_address}}.items():
-        xlgpt.build(tmp_path / name, os.path.relpath(TINY), context=8, precision=4, **more)
+def test_a_cluster_reads_a_checkpoint_from_its_path(
+    cluster: Any, tmp_path: Path, make_checkpoint: Callable[..., Path]
+) -> None:
+    """A relative one too, though the workers stand elsewhere."""
+    folder = os.path.relpath(make_checkpoint(None, "wide", n_embd=512, n_head=8))
+    for name, more in {"here.xlsb": {"jobs": 2}, "there.xlsb": {"cluster": cluster.scheduler_address}}.items():
+        xlgpt.build(tmp_path / name, folder, context=4, max_bytes=16, generate=1, sheets="none", precision=4, **more)
     assert parts(tmp_path / "here.xlsb") == parts(tmp_path / "there.xlsb")
 
 
@@ -307,7 +311,7 @@ def test_a_scheduler_that_does_not_answer(address: str, monkeypatch: pytest.Monk
 @pytest.mark.parametrize("command", ["build", "check", "circuit"])
 def test_the_command_line_says_it_in_a_sentence(command: str, tiny_book: Path, tmp_path: Path) -> None:
     (tmp_path / "prompts.txt").write_text("The cow says\t moo\n", encoding="utf-8")
-    more = {"build": ["--model", "tiny"], "check": [], "circuit": ["--prompts", tmp_path / "prompts.txt"]}[command]
+    more = {"build": ["--model", LARGE], "check": [], "circuit": ["--prompts", tmp_path / "prompts.txt"]}[command]
     book = tmp_path / "new.xlsx" if command == "build" else tiny_book
     done = run_xlgpt(command, book, *more, "--cluster", "tcp://127.0.0.1:9")
     assert done.returncode == 1

@@ -85,7 +85,7 @@ def _packing(
     They pack the tensors in the order in which the archive takes them, and only in that order they are given.
     """
     tensors = [tensor for sheet in sheets.values() for tensor in sheet]
-    if sum(tensor.size for tensor in tensors) < WORTH_IT and not cluster:
+    if sum(tensor.size for tensor in tensors) < WORTH_IT:
         yield Tensor.rows, "1 process"
         return
     files = tensors[0].weights.files()
