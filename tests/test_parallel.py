@@ -17,7 +17,7 @@ import numpy as np
 import openpyxl
 import psutil
 import pytest
-from conftest import run_xlgpt
+from conftest import run_xlgpt, write_checkpoint
 
 import xlgpt
 from xlgpt import parallel
@@ -53,6 +53,15 @@ SMALL = 100_000  # bytes
 def cluster() -> Iterator[Any]:
     with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as found:
         yield found
+
+
+@pytest.fixture(scope="module")
+def book(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workbook that is soon checked."""
+    folder = tmp_path_factory.mktemp("small")
+    model = write_checkpoint(folder / "model", n_layer=1)
+    xlgpt.build(folder / "book.xlsx", str(model), "hello world", context=6, max_bytes=16, generate=3)
+    return folder / "book.xlsx"
 
 
 def parts(path: Path) -> list[tuple[str, int, int]]:
@@ -189,18 +198,18 @@ def test_a_cluster_reads_a_checkpoint_from_its_path(
 
 
 @pytest.mark.slow
-def test_a_check_finds_the_same_wherever_it_runs(cluster: Any, tiny_book: Path, tmp_path: Path) -> None:
+def test_a_check_finds_the_same_wherever_it_runs(cluster: Any, book: Path, tmp_path: Path) -> None:
     """A value that was saved and is not what the formula shows, too, which only the file's own prompt betrays."""
     path = tmp_path / "stale.xlsx"
-    cell = Book(tiny_book).named("n_tokens")
-    with zipfile.ZipFile(tiny_book) as book, zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as stale:
-        for part in book.namelist():
-            text = book.read(part)
-            if part == Book(tiny_book).part(cell.sheet):
+    cell = Book(book).named("n_tokens")
+    with zipfile.ZipFile(book) as good, zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as stale:
+        for part in good.namelist():
+            text = good.read(part)
+            if part == Book(book).part(cell.sheet):
                 place = cell.first.replace("$", "").encode()
                 before, found, behind = text.partition(b'<c r="%b"' % place)
                 assert found
-                text = before + found + behind.replace(b"<v>7</v>", b"<v>8</v>", 1)
+                text = before + found + behind.replace(b"<v>2</v>", b"<v>3</v>", 1)
             stale.writestr(part, text)
     given: list[dict[str, Any]] = [{"jobs": 1}, {"jobs": 2}, {"jobs": 3}, {"cluster": cluster.scheduler_address}]
     reports = [xlgpt.check(path, **one) for one in given]
@@ -225,9 +234,9 @@ def test_a_circuit_is_the_same_wherever_it_is_sought(cluster: Any, tiny_book: Pa
 
 
 @pytest.mark.slow
-def test_a_worker_that_is_killed_is_replaced(tiny_book: Path) -> None:
+def test_a_worker_that_is_killed_is_replaced(book: Path) -> None:
     """In the middle of a check, which then ends with the same report."""
-    whole = xlgpt.check(tiny_book, jobs=1)
+    whole = xlgpt.check(book, jobs=1)
     with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster:
         killed: list[int] = []
 
@@ -235,14 +244,14 @@ def test_a_worker_that_is_killed_is_replaced(tiny_book: Path) -> None:
             with distributed.Client(cluster.scheduler_address, set_as_default=False) as client:
                 while not any(tasks for tasks in client.processing().values()):
                     time.sleep(0.05)
-                time.sleep(1)
+                time.sleep(0.2)
                 busy = next(worker for worker, tasks in client.processing().items() if tasks)
                 killed.append(client.run(os.getpid, workers=[busy])[busy])
                 psutil.Process(killed[0]).kill()
 
         killing = threading.Thread(target=kill)
         killing.start()
-        report = xlgpt.check(tiny_book, cluster=cluster.scheduler_address)
+        report = xlgpt.check(book, cluster=cluster.scheduler_address)
         killing.join()
         with distributed.Client(cluster.scheduler_address, set_as_default=False) as client:
             client.wait_for_workers(2, timeout=60)
@@ -263,10 +272,10 @@ def test_work_that_ends_every_worker_ends_in_a_sentence(cluster: Any) -> None:
 
 
 @pytest.mark.slow
-def test_a_worker_reads_a_changed_file_again(cluster: Any, tiny_book: Path, tmp_path: Path) -> None:
+def test_a_worker_reads_a_changed_file_again(cluster: Any, book: Path, tmp_path: Path) -> None:
     path = tmp_path / "book.xlsx"
-    path.write_bytes(tiny_book.read_bytes())
-    asked_: dict[str, Any] = {"prompts": ("One", "Two"), "cluster": cluster.scheduler_address}
+    path.write_bytes(book.read_bytes())
+    asked_: dict[str, Any] = {"prompts": ("hello", "world"), "cluster": cluster.scheduler_address}
     assert xlgpt.check(path, **asked_).passed
     broken, cell = openpyxl.load_workbook(path), Book(path).named("next_token")
     broken[cell.sheet][cell.first] = '="Sunday"'
