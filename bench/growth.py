@@ -45,7 +45,7 @@ def do(verb: str, path: Path, model: str, **where: Any) -> None:
     else:
         found = load(model)
         ids = tuple(found.tokenizer.encode(PROMPT))
-        target = int(reference.forward(ids, found.weights, found.config)["logits"][-1].argmax())
+        target = int(reference.forward(list(ids), found.weights, found.config)["logits"][-1].argmax())
         find_circuit(found, (Case(PROMPT, ids, target, ""),), "zero", **where)
 
 

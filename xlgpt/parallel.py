@@ -121,7 +121,7 @@ class Processes:
         if self.count == 1:
             return map(work, items)
         left = deque(enumerate(items))
-        count, going = len(left), self._begin(work, left, 2 * self.count)
+        count, going = len(left), self._begin(work, left, self.count, 2 * self.count)
         return (self._taken(going.get()[1]) for _ in range(count))
 
     def shared(
@@ -129,7 +129,7 @@ class Processes:
     ) -> Iterator[tuple[int, Result]]:
         """Each of the processes, this one among them, takes the next item when it is done with one."""
         left = deque(enumerate(items))
-        away, going = len(left), self._begin(work, left, min(self.count, len(left)) - 1)
+        away, going = len(left), self._begin(work, left, self.count - 1, min(self.count, len(left)) - 1)
         with suppress(IndexError):
             while True:
                 number, item = left.popleft()
@@ -140,9 +140,9 @@ class Processes:
             yield number, self._taken(future)
 
     def _begin(
-        self, work: Callable[[Item], Result], left: deque[tuple[int, Item]], most: int
+        self, work: Callable[[Item], Result], left: deque[tuple[int, Item]], processes: int, most: int
     ) -> SimpleQueue[tuple[int, Any]]:
-        """Have others do what is left, from its beginning: so many at a time, since loky stumbles over more that wait.
+        """Have others do what is left, from its beginning; so many at a time, for loky stumbles over more that wait.
 
         Gives the number of each and what will come of it, in the order in which they were taken.
         """
@@ -153,7 +153,7 @@ class Processes:
             with one_by_one:
                 try:
                     number, item = left.popleft()
-                    future = self._submit(work, item)
+                    future = self._submit(work, item, processes)
                 except IndexError:  # none is left
                     return
                 except RuntimeError as e:  # they were ended meanwhile: this says so, and no other is taken
@@ -168,12 +168,12 @@ class Processes:
             take_one()
         return going
 
-    def _submit(self, work: Callable[[Any], Any], item: object) -> Any:
+    def _submit(self, work: Callable[[Any], Any], item: object, processes: int) -> Any:
         with _uninterrupted():
             if self._pool is None:
                 from joblib.externals.loky import ProcessPoolExecutor
 
-                self._pool = ProcessPoolExecutor(self.count, initializer=prepare)
+                self._pool = ProcessPoolExecutor(processes, initializer=prepare)
             return self._pool.submit(run_there, work, item)
 
     def _taken(self, future: Any) -> Any:
