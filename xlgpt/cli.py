@@ -65,6 +65,11 @@ def cli() -> None:
     """GPT-2 as a spreadsheet: every weight in a cell, every step a formula."""
 
 
+cluster_option = click.option(
+    "--cluster", default="", metavar="ADDRESS", help="A Dask scheduler, tcp://…, whose workers do it instead."
+)
+
+
 @cli.command("build")
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option(
@@ -97,6 +102,7 @@ def cli() -> None:
 )
 @click.option("--subject", help="What the prompt is about, to trace where the answer comes from.")
 @click.option("--jobs", type=int, help="How many processes pack a large model's weights.  [default: one on each core]")
+@cluster_option
 def build_command(out: Path, **options: Any) -> None:
     """Write the workbook OUT (.xlsx, or the smaller .xlsb) from a GPT-2 checkpoint."""
     with progress_bars() as report:
@@ -130,6 +136,7 @@ def tokenize_command(text: str, model: str) -> None:
     "--allow-changed", is_flag=True, help="List cells that are not as the templates make them; check the rest."
 )
 @click.option("--jobs", type=int, help="How many processes calculate, with the engine formulas.  [default: one a core]")
+@cluster_option
 @click.option("--json", "as_json", is_flag=True, help="Print all that was found as JSON.")
 @click.option("--junit", type=click.Path(path_type=Path, dir_okay=False), help="Write a JUnit file too.")
 @click.option("--start-timeout", type=float, default=60, show_default=True, help="Seconds LibreOffice has to start.")
@@ -193,16 +200,25 @@ def run_command(
     "--ablate", type=click.Choice(ABLATIONS), default="mean", show_default=True, help="What a switched-off part gives."
 )
 @click.option("--out", type=click.Path(path_type=Path), help="A copy of BOOK to write, with all else off.")
+@click.option("--jobs", type=int, help="How many processes try sets of components.  [default: one a core]")
+@cluster_option
 @click.option("--json", "as_json", is_flag=True, help="Print the circuit as JSON.")
 def circuit_command(
-    book: Path, prompts: Path, target: str | None, ablate: Ablation, out: Path | None, as_json: bool
+    book: Path,
+    prompts: Path,
+    target: str | None,
+    ablate: Ablation,
+    out: Path | None,
+    jobs: int | None,
+    cluster: str,
+    as_json: bool,
 ) -> None:
     """Find the few heads and MLPs of BOOK (.xlsx or .xlsb) that keep the answer right on all prompts."""
     if out:
         check_fillable(Book(book), out, "circuit.heads")
     with progress_bars() as report:
         model = Book(book).model
-        found = find_circuit(model, read_cases(prompts, target, model), ablate, report)
+        found = find_circuit(model, read_cases(prompts, target, model), ablate, report, jobs, cluster)
     written = str(fill(book, out, found.cells())) if out else ""
     if as_json:
         click.echo(as_line(found.as_dict()))

@@ -69,12 +69,32 @@ class WorkbookTooLarge(XlgptError):
     """The file would pass 4 GiB, beyond which Excel does not read it."""
 
 
+class TooLongForExcel(XlgptError):
+    """A formula, or a list in a cell, would have more characters than Excel takes: the model has too many blocks."""
+
+
 class OutputError(XlgptError):
     """The workbook cannot be written there."""
 
 
 class WorkerEnded(XlgptError):
-    """A process that the build started was killed, by the system or by someone."""
+    """A process that was to do a part of the work was killed, by the system or by someone."""
+
+
+class ClusterNotInstalled(XlgptError):
+    """Dask, which brings work to a cluster, is not installed."""
+
+
+class ClusterNotReached(XlgptError):
+    """No scheduler answers at an address, it has no worker, or it was lost."""
+
+
+class WorkerDiffers(XlgptError):
+    """A worker of a cluster has another xlgpt, or none."""
+
+
+class FileNotShared(XlgptError):
+    """A worker of a cluster does not see a file, or sees another under its path."""
 
 
 class TemplateError(XlgptError):

@@ -18,7 +18,9 @@ from xlgpt.interp.circuit import (
     Case,
     Circuit,
     Component,
+    Runs,
     Search,
+    asked,
     case,
     find_circuit,
     one_token,
@@ -28,6 +30,7 @@ from xlgpt.interp.mean_activations import component_means
 from xlgpt.model.checkpoint import Model, load
 from xlgpt.model.edits import Edits
 from xlgpt.model.reference import forward
+from xlgpt.parallel import Processes
 from xlgpt.workbook.book import Book
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
@@ -115,7 +118,7 @@ def test_a_part_is_what_goes_when_it_is_taken_from_the_last_stream(tiny: Model) 
 def test_means_are_over_all_positions_of_all_prompts(make_checkpoint: Callable[..., Path]) -> None:
     model = load(str(make_checkpoint()))
     prompts = [[1, 2, 3], [4, 5], [6, 7, 8], [9]]
-    means = component_means(prompts, model)
+    means = component_means(prompts, model.weights, model.config)
     runs = [forward(ids, model.weights, model.config) for ids in prompts]
     for layer in range(2):
         z = np.concatenate([run[f"blocks.{layer}.attn.z"] for run in runs])
@@ -218,14 +221,15 @@ def test_one_from_outside_may_stand_for_two_inside(
 ) -> None:
     """A made-up model that answers by two heads or by one MLP; removing alone does not lead from one to the other."""
 
-    def margins(_: Search, edits: Edits) -> np.ndarray:
+    def margins(runs: Runs, on: frozenset[Component]) -> np.ndarray:
+        edits = runs.edits(on)
         assert edits.heads is not None
         assert edits.mlps is not None
         pair, alone = edits.heads[1, 2] * edits.heads[3, 0], edits.mlps[2]
         return np.array([pair + alone - 0.5 - 0.1 * alone * pair])
 
-    monkeypatch.setattr(Search, "_run", margins)
-    search = Search(tiny, weekdays, "zero", None)
+    monkeypatch.setattr(Runs, "margins", margins)
+    search = Search(asked(tiny, weekdays, "zero"), Processes(1, ""), None)
     pair = frozenset({Component(1, 2), Component(3, 0)})
     assert search.shrunk(pair) == pair
     assert search.swapped(pair) == {Component(2)}

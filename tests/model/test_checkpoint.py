@@ -174,7 +174,12 @@ def test_random_weights_are_seeded() -> None:
 @pytest.mark.usefixtures("bundled")
 @pytest.mark.parametrize(
     ("name", "parameters"),  # of the models as published: Radford et al. 2019, with the tied head counted once
-    [("random:gpt2", 124_439_808), ("random:gpt2-medium", 354_823_168), ("random:gpt2-large", 774_030_080)],
+    [
+        ("random:gpt2", 124_439_808),
+        ("random:gpt2-medium", 354_823_168),
+        ("random:gpt2-large", 774_030_080),
+        ("random:gpt2-xl", 1_557_611_200),
+    ],
 )
 def test_random_sizes_are_those_of_the_published_models(name: str, parameters: int) -> None:
     model = load(name)

@@ -21,12 +21,13 @@ from tiktoken.load import data_gym_to_mergeable_bpe_ranks
 
 import xlgpt
 from xlgpt.engines.run import Session
-from xlgpt.interp.circuit import Component, Search, read_cases
+from xlgpt.interp.circuit import Component, Search, asked, read_cases
 from xlgpt.interp.sae import read_autoencoder
 from xlgpt.model import reference
 from xlgpt.model.checkpoint import TINY, Model, in_memory, load
 from xlgpt.model.edits import Edits
 from xlgpt.model.tokenizer import PATTERN
+from xlgpt.parallel import Processes
 
 WEEKDAYS = Path(__file__).parents[2] / "examples" / "weekdays.txt"
 TEXTS = json.loads((Path(__file__).parents[1] / "texts.json").read_text(encoding="utf-8"))
@@ -159,7 +160,7 @@ def test_a_feature_turns_the_phone_into_a_lightsaber(session: Session, talk: Tal
 
 def test_a_few_components_keep_the_weekdays_right(talk: Talk, model: Model) -> None:
     """With all other heads and MLPs giving their mean over the seven prompts."""
-    search = Search(model, read_cases(WEEKDAYS, None, model), "mean", None)
+    search = Search(asked(model, read_cases(WEEKDAYS, None, model), "mean"), Processes(1, ""), None)
     all_heads = range(model.config.n_head)
     on = {Component(block) for block in talk.mlps} | {Component(block, i) for block in talk.heads for i in all_heads}
     margins = search.margins(frozenset(on))

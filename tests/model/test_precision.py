@@ -100,10 +100,42 @@ def test_a_senseless_precision_is_refused(tmp_path: Path) -> None:
     assert rounded(load("tiny"), None).precision == 0
 
 
-def test_what_is_too_large_may_fit_with_fewer_digits(tmp_path: Path) -> None:
-    with pytest.raises(WorkbookTooLarge, match=r"4\.7 GB.*or give --precision 6\."):
-        xlgpt.build(tmp_path / "book.xlsx", model="random:gpt2-large")
+@pytest.mark.parametrize(
+    ("model", "file", "precision", "sentence"),
+    [
+        ("large", "book.xlsx", None, r"about 4\.7 GB.* model, or give --precision 6, or write an \.xlsb\."),
+        (
+            "xl",
+            "book.xlsx",
+            None,
+            r"1,557,611,200 param.* at 6\.1 bytes each .*9\.5 GB.*an \.xlsb with --precision 2\.",
+        ),
+        ("xl", "book.xlsx", 3, r"at 3\.3 bytes each .*about 5\.1 GB.* model, or write an \.xlsb with --precision 2\."),
+        ("xl", "book.xlsb", None, r"at 4\.8 bytes each .*about 7\.5 GB.* model, or give --precision 2\."),
+        ("xl", "book.xlsb", 3, r"at 2\.8 bytes each .*about 4\.4 GB"),
+    ],
+)
+def test_what_is_too_large_may_fit_with_fewer_digits(
+    model: str, file: str, precision: int | None, sentence: str, tmp_path: Path
+) -> None:
+    with pytest.raises(WorkbookTooLarge, match=sentence):
+        xlgpt.build(tmp_path / file, model=f"random:gpt2-{model}", precision=precision)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("file", "precision", "each"), [("book.xlsb", 2, 2.4), ("book.xlsb", 3, 2.8), ("book.xlsx", 3, 3.3)]
+)
+def test_a_weight_of_xl_takes_as_many_bytes_as_the_refusal_says(
+    file: str, precision: int, each: float, tmp_path: Path
+) -> None:
+    """One block of GPT-2 XL's width: what it has more than no block."""
+    size = "random:n_layer={},n_embd=1600,n_head=25,vocab_size=1280"
+    sizes = [
+        xlgpt.build(tmp_path / file, size.format(n), context=4, sheets="none", precision=precision).size for n in (1, 2)
+    ]
+    assert (sizes[1] - sizes[0]) / 30_740_800 == pytest.approx(each, abs=0.1)
 
 
 def test_the_reference_sees_the_decimals_that_stand_in_the_cells() -> None:

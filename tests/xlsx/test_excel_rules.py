@@ -3,6 +3,7 @@
 Nobody here has Excel. Where a rule comes from is said beside it; ../shared/tools/lint_xlsx.py knows more of them.
 """
 
+import json
 import re
 import subprocess
 import sys
@@ -13,11 +14,17 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
-from conftest import MICRO, SHARED
+from conftest import FIXTURES, MICRO, SHARED
 from lxml import etree
+from safetensors.numpy import save_file
+from xlsb_grammar import findings
+from xlsb_samples import opened
 
 import xlgpt
+from xlgpt.errors import TooLongForExcel
+from xlgpt.model.checkpoint import TINY
 from xlgpt.workbook import plan
 from xlgpt.workbook.book import Book
 from xlgpt.xlsx.worksheet import a1_range
@@ -75,6 +82,39 @@ KINDS: dict[str, dict[str, object]] = {
 }
 
 
+DEEP = {"context": 4, "max_bytes": 16, "generate": 2}
+
+
+def deep(path: Path, blocks: int, **more: object) -> Path:
+    """All sheets of a narrow model of so many blocks: it has vectors, features, and an adapter of every matrix."""
+    folder, width, random = path.parent, 16, np.random.default_rng(0)
+
+    def numbers(*shape: int) -> np.ndarray:
+        return random.normal(size=shape).astype(np.float32)
+
+    np.save(folder / "vector.npy", numbers(1, width))
+    for name in ("sae", f"adapter {blocks}"):
+        (folder / name).mkdir(exist_ok=True)
+    encoder = {"W_dec": numbers(8, width), "W_enc": numbers(width, 8), "b_dec": numbers(width), "b_enc": numbers(8)}
+    save_file(encoder, folder / "sae" / "sae_weights.safetensors")
+    config = json.loads((TINY / "sae" / "cfg.json").read_text(encoding="utf-8")) | {"d_in": width, "d_sae": 8}
+    (folder / "sae" / "cfg.json").write_text(json.dumps(config), encoding="utf-8")
+    adapter = folder / f"adapter {blocks}"
+    (adapter / "adapter_config.json").write_bytes((FIXTURES / "lora-all" / "adapter_config.json").read_bytes())
+    matrices = {"attn.c_attn": (1, 3), "attn.c_proj": (1, 1), "mlp.c_fc": (1, 4), "mlp.c_proj": (4, 1)}
+    tensors: dict[str, np.ndarray] = {}
+    for block in range(blocks):
+        for name, (rows, columns) in matrices.items():
+            key = f"base_model.model.transformer.h.{block}.{name}.lora_"
+            tensors[f"{key}A.weight"] = numbers(2, width * rows)
+            tensors[f"{key}B.weight"] = numbers(width * columns, 2)
+    save_file(tensors, adapter / "adapter_model.safetensors")
+    model = f"random:n_layer={blocks},n_embd={width},n_head=2,vocab_size=1280"
+    given = {"steering": folder / "vector.npy", "sae": folder / "sae", "adapter": adapter}
+    xlgpt.build(path, model, **DEEP, **given, **more)  # type: ignore[arg-type]
+    return path
+
+
 @pytest.fixture(scope="module")
 def books(tmp_path_factory: pytest.TempPathFactory, tiny_book: Path) -> Callable[[str], Path]:
     folder = tmp_path_factory.mktemp("kinds")
@@ -112,7 +152,7 @@ def test_the_rules_hold(kind: str, books: Callable[[str], Path]) -> None:
             continue
         where, formula = f"{cell.sheet}!{cell.place}", cell.formula.text or ""
         assert cell.style not in text, f"{where}: a formula in a cell formatted as text becomes text when it is edited"
-        assert len(formula) <= 8192, where
+        assert not excess(formula), where
         if cell.formula.get("t") == "shared":  # [MS-XLS] 2.5.198.118
             assert "!" not in formula, f"{where}: a shared formula refers to another sheet"
         for piece in PIECE.finditer(formula):  # Excel turns a range in an array operation into an array first
@@ -200,3 +240,104 @@ def test_lint_finds_nothing_in_other_models(make_checkpoint: Callable[..., Path]
 def lint(path: Path) -> None:
     done = subprocess.run([sys.executable, LINT, path], capture_output=True, text=True, encoding="utf-8", check=False)
     assert done.stdout.splitlines()[-1:] == ["0 findings"], done.stdout + done.stderr
+
+
+# What a cell, a formula or a name may have at most (Excel's specifications and limits).
+
+TOKENS = re.compile(r'"(?:[^"]|"")*"|\'(?:[^\']|\'\')*\'|[(){},;]')
+
+
+def excess(formula: str) -> list[str]:
+    """Which of Excel's limits it passes: 8,192 characters, 64 levels, 255 arguments, 255 characters of a text."""
+    found = ["characters"] if len(formula) > 8192 else []
+    arguments, levels = [0], 0
+    for token in TOKENS.findall(formula):
+        if token[0] == '"' and len(token[1:-1].replace('""', '"')) > 255:
+            found.append("text")
+        elif token in "({":
+            arguments.append(1)
+            levels = max(levels, len(arguments) - 1)
+        elif token in ")}":
+            found += ["arguments"] if arguments.pop() > 255 else []
+        elif token == ",":
+            arguments[-1] += 1
+    return found + (["levels"] if levels > 64 else [])
+
+
+@pytest.mark.parametrize(
+    ("formula", "found"),
+    [
+        ("+".join(["1"] * 4096), []),
+        ("+".join(["1"] * 4097), ["characters"]),
+        (f"SUM({','.join(['1'] * 255)})", []),
+        (f"SUM({','.join(['1'] * 256)})", ["arguments"]),
+        (f'SUM({",".join(["1"] * 200)},SUM({",".join(["1"] * 200)}),",,,")', []),
+        (f'LEN("{"x" * 253}""")', []),
+        (f'LEN("{"x" * 254}"""&"")', []),
+        (f'LEN("{"x" * 255}"""&"")', ["text"]),
+        (f"{'ABS(' * 64}1{')' * 64}", []),
+        (f"{'ABS(' * 65}1{')' * 65}", ["levels"]),
+        (f"{'ABS(1)+' * 65}'a,(b'!A1", []),
+    ],
+)
+def test_what_is_too_much_is_seen(formula: str, found: list[str]) -> None:
+    assert excess(formula) == found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ending", ["xlsx", "xlsb"])
+def test_48_blocks_pass_no_limit(ending: str, tmp_path: Path) -> None:
+    """GPT-2 XL's depth with every sheet: formulas, rules, names, formats; in an .xlsb formulas refer to cells."""
+    path = deep(tmp_path / f"book.{ending}", 48)
+    book = Book(path)
+    formulas = [
+        formula for sheet in book.sheets if sheet not in book.weights.sheets for formula in book.cells(sheet).formulas
+    ]
+    assert {sheet.partition(" ")[0] for sheet in book.sheets} >= {
+        "Steering",
+        "Features",
+        "Adapters",
+        "Circuit",
+        "Proof",
+    }
+    assert len(formulas) > 20_000
+    assert [formula.text for formula in formulas if excess(formula.text)] == []
+    assert all(len(sheet) <= 31 and not re.search(r"[\[\]:*?/\\]", sheet) for sheet in book.sheets)
+    assert len({sheet.casefold() for sheet in book.sheets}) == len(book.sheets)
+    assert all(len(name) <= 255 for name in book.layout.names)
+    if ending == "xlsb":
+        assert findings(opened(path)) == []
+    else:
+        assert_few(path)
+
+
+def assert_few(path: Path) -> None:
+    """Cell formats and fonts, and characters of the lists in cells."""
+    with zipfile.ZipFile(path) as archive:
+        styles = ElementTree.fromstring(archive.read("xl/styles.xml"))
+        sheets = [archive.read(part) for part in archive.namelist() if part.startswith("xl/worksheets/sheet")]
+    for tag, most in {"xf": 64_000, "font": 512, "numFmt": MOST_NUMBER_FORMATS}.items():
+        assert 1 < len(list(styles.iter(MAIN + tag))) <= most
+    lists = [found for sheet in sheets for found in re.findall(rb"<formula[12]>([^<]*)</formula", sheet)]
+    assert len(lists) > 10
+    assert max(len(found.decode().replace("&quot;", '"')) for found in lists) <= 255 + 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("blocks", "ending", "sheets", "sentence"),
+    [
+        (90, "xlsx", "all", "With 90 blocks the list at .* leave the sheet .* out with --sheets"),
+        (88, "xlsb", "all", "With 88 blocks a formula of circuit.adapter_adds has 8,.* leave the sheet Circuit out"),
+        (88, "xlsb", "steering,features,adapters", ""),
+    ],
+)
+def test_of_more_blocks_a_sheet_is_to_be_left_out(
+    blocks: int, ending: str, sheets: str, sentence: str, tmp_path: Path
+) -> None:
+    if not sentence:
+        assert deep(tmp_path / f"book.{ending}", blocks, sheets=sheets).exists()
+        return
+    with pytest.raises(TooLongForExcel, match=sentence):
+        deep(tmp_path / f"book.{ending}", blocks, sheets=sheets)
+    assert not (tmp_path / f"book.{ending}").exists()

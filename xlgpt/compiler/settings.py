@@ -59,6 +59,10 @@ class Settings:
         """With other cells in some bands: by name, a value for all of them or one for each. Raises UsageError."""
         return replace(self, cells={**self.cells, **{name: self._spread(name, value) for name, value in cells.items()}})
 
+    def beyond(self, base: "Settings") -> "Settings":
+        """Only the bands in which something else stands than in others of the same bands."""
+        return Settings({name: cells for name, cells in self.cells.items() if (cells != base.cells[name]).any()})
+
     def _spread(self, name: str, value: float | str | Cells) -> Cells:
         """A value for all cells of a band, or one for each."""
         if name not in self.cells:

@@ -1,11 +1,12 @@
 """xlgpt circuit: the few heads and MLPs that keep the answers to some prompts right by themselves."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
-from functools import cached_property
-from itertools import combinations
+from functools import cached_property, partial
+from itertools import combinations, islice
 from pathlib import Path
 from typing import Any, Literal
+from uuid import uuid4
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,15 +16,19 @@ from rich.text import Text
 from xlgpt.errors import NotOneToken, UsageError
 from xlgpt.interp.mean_activations import Means, component_means
 from xlgpt.model import reference
-from xlgpt.model.checkpoint import Model, in_memory
+from xlgpt.model.checkpoint import Kept, Model, Weights
+from xlgpt.model.config import GPT2Config
 from xlgpt.model.edits import Edits
 from xlgpt.model.tokenizer import Tokenizer, check_text
+from xlgpt.parallel import Workers, check_jobs, kept, that_fit, workers
 from xlgpt.progress import Progress
 
 Array = NDArray[np.float64]
 Ablation = Literal["mean", "zero"]
 ABLATIONS: tuple[Ablation, ...] = ("mean", "zero")
 MANY = 32  # components: of more, up to half are removed at once
+WORTH_IT = 3_000_000  # parameters; below, starting a process takes longer than the work
+BASE = 300_000_000  # bytes that a process takes without the weights
 CANDIDATES = 16  # components outside a circuit that are tried in place of some inside
 
 
@@ -101,7 +106,7 @@ class Circuit:
     """The components that keep every prompt's answer right while all others are ablated.
 
     margins: by how much each prompt's target leads the next best logit. full_margins: the same in the whole model.
-    tried: how many sets of components were run.
+    tried: how many sets of components were looked at. ran_on: how many processes, or workers of which cluster.
     """
 
     cases: tuple[Case, ...]
@@ -111,6 +116,7 @@ class Circuit:
     margins: Array
     full_margins: Array
     tried: int
+    ran_on: str
 
     @property
     def size(self) -> int:
@@ -144,62 +150,88 @@ class Circuit:
     def __str__(self) -> str:
         return (
             f"{len(self.components)} of {self.size} components keep the answer right on all {len(self.cases)} prompts; "
-            f"the others give {'their mean' if self.ablate == 'mean' else 'zero'}. {self.tried:,} sets were tried."
+            f"the others give {'their mean' if self.ablate == 'mean' else 'zero'}. {self.tried:,} sets were tried on "
+            f"{self.ran_on}."
         )
 
 
 def find_circuit(
-    model: Model, cases: tuple[Case, ...], ablate: Ablation = "mean", progress: Progress | None = None
+    model: Model,
+    cases: tuple[Case, ...],
+    ablate: Ablation = "mean",
+    progress: Progress | None = None,
+    jobs: int | None = None,
+    cluster: str = "",
 ) -> Circuit:
     """The smallest set of components, as far as a greedy search sees, that keeps the answer right on all prompts.
 
     Whatever a set lacks is ablated at all positions. From all on, the component whose removal leaves the largest
     worst margin goes, until none can; of more than 32, up to half go at once. Then one from outside is tried in place
     of two inside. It takes about 2 runs of all prompts for each component of a large model, more where they are few:
-    seconds for the bundled model, minutes and 8 bytes a parameter for GPT-2 small.
-    Raises UsageError where the whole model does not answer right.
+    seconds for the bundled model, minutes and, in each process, 8 bytes a parameter for GPT-2 small.
+    jobs: how many processes run them; by default one for each core, as far as the memory goes. cluster: the address of
+    a Dask scheduler, tcp://…, whose workers run them instead. The circuit is the same.
+    Raises UsageError where the whole model does not answer right, and what xlgpt.parallel does.
     """
-    search = Search(in_memory(model), cases, ablate, progress)
-    everything = search.components
-    full = search.margins(everything)
-    if full.min() <= 0:
-        wrong = cases[int(full.argmin())]
-        raise UsageError(
-            f"The model does not answer {model.tokenizer.text(wrong.target)!r} to {wrong.prompt!r}, "
-            "so no circuit can be found that keeps it; leave the prompt out."
-        )
-    found = search.swapped(search.shrunk(everything))
-    return Circuit(
-        cases, tuple(sorted(found, key=_order)), search.edits(found), ablate, search.margins(found), full, search.tried
-    )
+    check_jobs(jobs, cluster)
+    if jobs is None and not cluster:
+        jobs = that_fit(8 * model.parameters + BASE) if model.parameters > WORTH_IT else 1
+    question = asked(model, cases, ablate)
+    with workers("tried sets of components", jobs, cluster, model.weights.files()) as others:
+        search = Search(question, others, progress)
+        everything = search.components
+        full = search.margins(everything)
+        if full.min() <= 0:
+            wrong = cases[int(full.argmin())]
+            raise UsageError(
+                f"The model does not answer {model.tokenizer.text(wrong.target)!r} to {wrong.prompt!r}, "
+                "so no circuit can be found that keeps it; leave the prompt out."
+            )
+        found = search.swapped(search.shrunk(everything))
+        margins = search.margins(found)
+    edits, ran_on = search.here.edits(found), str(others)
+    return Circuit(cases, tuple(sorted(found, key=_order)), edits, ablate, margins, full, search.tried, ran_on)
 
 
 def _order(component: Component) -> tuple[int, int]:
     return component.layer, 10**6 if component.head is None else component.head
 
 
-class Search:
-    """Runs all prompts with a set of components on and the others off."""
+@dataclass(frozen=True)
+class Question:
+    """What another process needs to run all prompts: little, for it reads the weights itself.
 
-    def __init__(self, model: Model, cases: tuple[Case, ...], ablate: Ablation, progress: Progress | None):
-        self._model, self._cases, self._progress = model, cases, progress
-        self._means = component_means([list(case.ids) for case in cases], model) if ablate == "mean" else None
-        self._known: dict[frozenset[Component], Array] = {}
+    search: which search asks, for what is kept in a process is kept for one.
+    """
 
-    @property
-    def tried(self) -> int:
-        """How many sets were run."""
-        return len(self._known)
+    weights: Weights
+    config: GPT2Config
+    cases: tuple[Case, ...]
+    ablate: Ablation
+    search: str
 
-    @cached_property
-    def components(self) -> frozenset[Component]:
-        """All of them."""
-        layers, heads = range(self._model.config.n_layer), range(self._model.config.n_head)
-        return frozenset(Component(layer, head) for layer in layers for head in (*heads, None))
+    def margins(self, on: frozenset[Component]) -> Array:
+        """By how much each prompt's target leads where only these components are on."""
+        return kept(self.search, partial(Runs, self)).margins(on)
+
+
+def asked(model: Model, cases: tuple[Case, ...], ablate: Ablation) -> Question:
+    """The question of a new search."""
+    return Question(model.weights, model.config, cases, ablate, uuid4().hex)
+
+
+class Runs:
+    """Runs all prompts with a set of components on and the others off; reads the weights once."""
+
+    def __init__(self, question: Question):
+        self._weights, self._config, self._cases = Kept(question.weights), question.config, question.cases
+        prompts = [list(case.ids) for case in question.cases]
+        is_mean = question.ablate == "mean"
+        self._means = component_means(prompts, self._weights, self._config) if is_mean else None
 
     def edits(self, on: frozenset[Component]) -> Edits:
         """The switches that leave only these components on."""
-        config = self._model.config
+        config = self._config
         heads, mlps = np.zeros((config.n_layer, config.n_head)), np.zeros(config.n_layer)
         for part in on:
             if part.head is None:
@@ -212,30 +244,59 @@ class Search:
 
     def margins(self, on: frozenset[Component]) -> Array:
         """By how much each prompt's target leads; below 0 where another token does."""
-        if on not in self._known:
-            self._known[on] = self._run(self.edits(on))
-            if self._progress:
-                self._progress("Searching", len(self._known), 20 * len(self.components))
-        return self._known[on]
-
-    def worst(self, on: frozenset[Component]) -> float:
-        """The least margin of all prompts."""
-        return float(self.margins(on).min())
-
-    def _run(self, edits: Edits) -> Array:
-        margins = np.empty(len(self._cases))
+        edits, margins = self.edits(on), np.empty(len(self._cases))
         for numbers in reference.by_length([case.ids for case in self._cases]).values():
             ids = np.array([self._cases[i].ids for i in numbers])
-            logits = reference.forward(ids, self._model.weights, self._model.config, edits)["logits"][:, -1]  # [B, V]
+            logits = reference.forward(ids, self._weights, self._config, edits)["logits"][:, -1]  # [B, V]
             rows, targets = np.arange(len(numbers)), [self._cases[i].target for i in numbers]
             right = logits[rows, targets]
             logits[rows, targets] = -np.inf
             margins[numbers] = right - logits.max(axis=-1)
         return margins
 
+
+class Search:
+    """Looks for a circuit, and has sets of components run by all that work, as many at a time as can be told."""
+
+    def __init__(self, question: Question, others: Workers, progress: Progress | None):
+        self._question, self._others, self._progress = question, others, progress
+        self.here = Runs(question)
+        self._known: dict[frozenset[Component], Array] = {}
+        self._asked: set[frozenset[Component]] = set()
+
+    @property
+    def tried(self) -> int:
+        """How many sets were looked at; a few more may have been run, where several processes ran."""
+        return len(self._asked)
+
+    @cached_property
+    def components(self) -> frozenset[Component]:
+        """All of them."""
+        layers, heads = range(self._question.config.n_layer), range(self._question.config.n_head)
+        return frozenset(Component(layer, head) for layer in layers for head in (*heads, None))
+
+    def margins(self, on: frozenset[Component]) -> Array:
+        """By how much each prompt's target leads; below 0 where another token does."""
+        self._run([on])
+        self._asked.add(on)
+        return self._known[on]
+
+    def _run(self, sets: Iterable[frozenset[Component]]) -> None:
+        """Run all of them that are not known yet."""
+        new = [on for on in dict.fromkeys(sets) if on not in self._known]
+        for number, margins in self._others.shared(self._question.margins, new, self.here.margins):
+            self._known[new[number]] = margins
+            if self._progress:
+                self._progress("Searching", len(self._known), 20 * len(self.components))
+
+    def worst(self, on: frozenset[Component]) -> float:
+        """The least margin of all prompts."""
+        return float(self.margins(on).min())
+
     def shrunk(self, on: frozenset[Component]) -> frozenset[Component]:
         """What is left when nothing more can be removed."""
         while True:
+            self._run(on - {part} for part in sorted(on, key=_order))
             ranked = sorted(sorted(on, key=_order), key=lambda part: -self.worst(on - {part}))
             right = sum(self.worst(on - {part}) > 0 for part in ranked)
             count = self._removable(on, ranked[:right])
@@ -262,11 +323,16 @@ class Search:
         return on if smaller is None else self.swapped(self.shrunk(smaller))
 
     def _swaps(self, on: frozenset[Component]) -> Iterator[frozenset[Component]]:
+        self._run(on | {part} for part in sorted(self.components - on, key=_order))
         outside = sorted(self.components - on, key=lambda part: (-self.worst(on | {part}), _order(part)))
         for part in outside[:CANDIDATES]:
             more = on | {part}
+            self._run(more - {old} for old in sorted(on, key=_order))
             spare = [old for old in sorted(on, key=_order) if self.worst(more - {old}) > 0]
-            yield from (less for pair in combinations(spare, 2) if self.worst(less := more - set(pair)) > 0)
+            pairs = (more - set(pair) for pair in combinations(spare, 2))
+            while some := list(islice(pairs, self._others.count)):
+                self._run(some)
+                yield from (less for less in some if self.worst(less) > 0)
 
 
 def tables(found: Circuit) -> Iterator[Table]:

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from xlgpt.model import reference
 from xlgpt.model.checkpoint import Model
+from xlgpt.model.config import GPT2Config
 
 Array = NDArray[np.float64]
 DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
@@ -26,13 +27,12 @@ class Means:
         return {"circuit.head_means": heads.round(6), "circuit.mlp_means": self.mlps.round(6)}
 
 
-def component_means(prompts: list[list[int]], model: Model) -> Means:
+def component_means(prompts: list[list[int]], weights: reference.Tensors, config: GPT2Config) -> Means:
     """The mean of every head's z and every MLP's result, over all positions of all prompts."""
-    config = model.config
     heads = np.zeros((config.n_layer, config.n_head, config.d_head))
     mlps = np.zeros((config.n_layer, config.n_embd))
     for ids in reference.by_length(prompts).values():
-        cache = reference.forward(np.array([prompts[i] for i in ids]), model.weights, config)
+        cache = reference.forward(np.array([prompts[i] for i in ids]), weights, config)
         for layer in range(config.n_layer):
             heads[layer] += cache[f"blocks.{layer}.attn.z"].sum(axis=(0, 1))
             mlps[layer] += cache[f"blocks.{layer}.mlp_out"].sum(axis=(0, 1))
@@ -43,4 +43,4 @@ def component_means(prompts: list[list[int]], model: Model) -> Means:
 def usual_means(model: Model) -> Means:
     """The means over the seven weekdays' prompts, which GPT-2 cuts into as many tokens each, so they run together."""
     prompts = [model.tokenizer.encode(prompt)[: model.config.n_positions] for prompt in PROMPTS]
-    return component_means(prompts, model)
+    return component_means(prompts, model.weights, model.config)

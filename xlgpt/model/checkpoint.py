@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 import ml_dtypes  # noqa: F401 - importing it teaches NumPy, and so safetensors, the type bfloat16
 import numpy as np
@@ -32,6 +32,7 @@ RANDOM_SIZES = {
     "gpt2": GPT2Config(n_layer=12, n_head=12, n_embd=768, n_positions=1024, vocab_size=50257, n_inner=3072),
     "gpt2-medium": GPT2Config(n_layer=24, n_head=16, n_embd=1024, n_positions=1024, vocab_size=50257, n_inner=4096),
     "gpt2-large": GPT2Config(n_layer=36, n_head=20, n_embd=1280, n_positions=1024, vocab_size=50257, n_inner=5120),
+    "gpt2-xl": GPT2Config(n_layer=48, n_head=25, n_embd=1600, n_positions=1024, vocab_size=50257, n_inner=6400),
 }
 
 
@@ -46,6 +47,9 @@ class Weights(Protocol):
 
     def pieces(self, name: str) -> Iterator[NDArray[np.float32]]:
         """The same, some rows at a time, so that a large tensor does not stand in memory whole."""
+
+    def files(self) -> tuple[Path, ...]:
+        """The files that they are read from, none of them by a relative path."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +86,14 @@ class Kept:
     def __init__(self, weights: Weights):
         self._weights = weights
         self._tensors: dict[str, NDArray[np.float64]] = {}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Another process reads them itself."""
+        return Kept, (self._weights,)
+
+    def files(self) -> tuple[Path, ...]:
+        """The files that they are read from."""
+        return self._weights.files()
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """The shape of every tensor."""
@@ -170,6 +182,10 @@ class Safetensors:
         """The shape of every tensor, from the files' headers."""
         return {name: shape for name, (_, _, shape) in self.entries.items()}
 
+    def files(self) -> tuple[Path, ...]:
+        """The files of the folder that hold some."""
+        return tuple(dict.fromkeys(path for path, _, _ in self.entries.values()))
+
     def tensor(self, name: str) -> NDArray[np.float32]:
         """Read one tensor. The file is mapped anew each time, so that read pages do not stay in memory."""
         path, key, _ = self.entries[name]
@@ -226,7 +242,7 @@ def open_safetensors(folder: Path) -> Safetensors:
                         )
                     if name in entries:
                         raise BadCheckpoint(f"{path}: {name} stands in the checkpoint twice.")
-                    entries[name] = (path, key, tuple(part.get_shape()))
+                    entries[name] = (path.absolute(), key, tuple(part.get_shape()))
         except (SafetensorError, OSError) as e:
             raise BadCheckpoint(f"{path} is damaged or no safetensors file ({e}); download it again.") from e
     return Safetensors(entries)
@@ -298,6 +314,10 @@ class RandomWeights:
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """The shape of every tensor, as the model has them."""
         return weight_shapes(self.config)
+
+    def files(self) -> tuple[Path, ...]:
+        """None."""
+        return ()
 
     def tensor(self, name: str) -> NDArray[np.float32]:
         """One tensor; the same seed and name give the same numbers."""

@@ -22,12 +22,22 @@ class Notation:
     """What becomes of a float32 in a cell.
 
     rounded: to so many significant digits. read: what a spreadsheet reads from the cell of each. bytes_a_weight:
-    measured in a large model's file, by the number of digits; 0 for all.
+    measured in a large model's file, by the number of digits; 0 for all. least: digits with which a model still speaks.
     """
 
     rounded: Callable[[Singles, int], Singles]
     read: Callable[[Singles], Doubles]
     bytes_a_weight: Mapping[int, float]
+    least: int
+
+    def size(self, parameters: int, digits: int = 0) -> float:
+        """About how many bytes a large model's file has."""
+        return parameters * self.bytes_a_weight[digits]
+
+    def digits_that_fit(self, parameters: int, limit: int) -> list[int]:
+        """How many digits leave a large model's file below a limit, the most first; 0, for all, in front."""
+        digits = (0, *range(MOST, self.least - 1, -1))
+        return [n for n in digits if self.size(parameters, n) <= limit]
 
 
 def significant(numbers: Singles, digits: int) -> Singles:
@@ -106,6 +116,8 @@ def _scales(digits: int) -> tuple[Doubles, ...]:
 
 
 DECIMAL = Notation(
-    significant, shortest, {0: 6.1, 1: 2.0, 2: 2.6, 3: 3.3, 4: 3.9, 5: 4.6, 6: 5.2, 7: 5.8, 8: 6.1, 9: 6.1}
+    significant, shortest, {0: 6.1, 1: 2.0, 2: 2.6, 3: 3.3, 4: 3.9, 5: 4.6, 6: 5.2, 7: 5.8, 8: 6.1, 9: 6.1}, 3
 )
-BINARY = Notation(cut, exactly, {0: 4.8, 1: 2.0, 2: 2.4, 3: 2.8, 4: 3.6, 5: 3.9, 6: 4.5, 7: 4.8, 8: 4.8, 9: 4.8})
+BINARY = Notation(  # 2 digits are 8 bits behind the point, one more than bfloat16 has, in which models are trained
+    cut, exactly, {0: 4.8, 1: 2.0, 2: 2.4, 3: 2.8, 4: 3.6, 5: 3.9, 6: 4.5, 7: 4.8, 8: 4.8, 9: 4.8}, 2
+)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import cast
 
 import numpy as np
@@ -33,6 +34,10 @@ class Rounded:
     def pieces(self, name: str) -> Iterator[NDArray[np.float32]]:
         """The same, some rows at a time."""
         return (self.notation.rounded(piece, self.digits) for piece in self.weights.pieces(name))
+
+    def files(self) -> tuple[Path, ...]:
+        """The files that they are read from."""
+        return self.weights.files()
 
 
 def rounded(model: Model, digits: int | None, notation: Notation = DECIMAL) -> Model:

@@ -57,8 +57,11 @@ class Case:
 
 
 def usual(book: Book, brief: bool, sorts: bool = True) -> list[list[Case]]:
-    """What is tried unasked, in two groups that take as long: of a case like the one before little is calculated.
+    """What is tried unasked, in groups of cases that are like the one before, of which then little is calculated.
 
+    Each group is calculated afresh, in whichever process. They are parted where next to nothing would stay as it was,
+    so that this costs little (2 % of a check of the bundled model), and not by how many processes there are, so that
+    the same is found with one and with seven.
     brief: few cases, for an engine or a model that takes long: the file's own, one that fills every row with all looks
     inside switched on and another choice in each, and one of a single token with all off. sorts: whether the engine can
     choose among the most likely tokens.
@@ -72,13 +75,19 @@ def usual(book: Book, brief: bool, sorts: bool = True) -> list[list[Case]]:
     single = [choices.off(one)]
     typed = list(_typed(book)) if own else []
     if brief:
-        return [[*own, *typed[:1], *filled, *single]]
-    own += typed  # and emptied again by the case behind them
-    own += [choices.case(book.prompt, number, f"choices {number}") for number in (2, 0, 3)]
+        return [[*own, *typed[:1]], filled, single] if own else [filled, single]
+    chosen = [choices.case(book.prompt, number, f"choices {number}") for number in (2, 0, 3)]
     written = filling(book, max(1, book.context - book.new_tokens // 2))
     long, *strange = (Case(prompt, book.settings, about) for prompt, about in _strange(book))
-    single += [*choices.odd(one), choices.wild(written, 4)]
-    return [[*own, *strange, long], [*single, *filled]]
+    single += choices.odd(one)
+    wild = [choices.wild(written, 4)]
+    groups = [[*own, *typed[:-1]], [*typed[-1:], *chosen], strange, [long], single, wild, filled]
+    return [group for group in groups if group]
+
+
+def rows_in_use(group: list[Case]) -> float:
+    """Of all its cases, those of tokens and those that are written: what a group takes goes roughly with it."""
+    return sum(len(case.prompt.ids) + max(0, case.settings.counted("max_new_tokens")) for case in group)
 
 
 def unchanged(book: Book, cases: list[Case]) -> list[str]:

@@ -1,28 +1,24 @@
 """xlgpt check: reads a finished workbook, calculates it from its formulas, and holds every cell against NumPy."""
 
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cache, partial
 from pathlib import Path
 from uuid import uuid4
-
-from joblib import Parallel, delayed
-from joblib.externals.loky import get_reusable_executor
-from threadpoolctl import threadpool_limits
 
 from xlgpt.engines import FormulasLibrary, Traits, start
 from xlgpt.errors import UsageError
 from xlgpt.memory import peak_memory, uncollected
 from xlgpt.model.checkpoint import load
 from xlgpt.model.precision import rounded
+from xlgpt.parallel import Workers, check_jobs, kept, that_fit, workers
 from xlgpt.progress import Progress, silent
 from xlgpt.verify.again import plan_again
 from xlgpt.verify.branches import Taken, merged, never_taken
-from xlgpt.verify.cases import Case, unchanged, usual
+from xlgpt.verify.cases import Case, rows_in_use, unchanged, usual
 from xlgpt.verify.check_weights import Given, check_weights
 from xlgpt.verify.compare import TOLERANCE
 from xlgpt.verify.outside import outside
@@ -30,10 +26,11 @@ from xlgpt.verify.proofread import Proof, proofread
 from xlgpt.verify.report import BandResult, Gap, PromptResult, Report, SheetResult
 from xlgpt.verify.sheets_to_check import CheckedSheet, plan_of
 from xlgpt.verify.trial import Trial
-from xlgpt.workbook.book import Book
+from xlgpt.workbook.book import KEPT, Book
 from xlgpt.workbook.options import paths
 
 IN_PYTHON = "formulas"  # the engine that runs in this process, and so in several
+BASE = 200_000_000  # bytes that a process takes before it has read a workbook, and for the tokenizer
 WORTH_IT = 4_000_000  # cells to calculate; below, starting a process takes longer than the work
 
 NOTHING_READ = Proof((), (Gap("all formulas", "something is wrong with the weights"),))
@@ -50,6 +47,7 @@ def check(
     rows: str | int | None = None,
     allow_changed: bool = False,
     jobs: int | None = None,
+    cluster: str = "",
     start_timeout: float = 60,
     progress: Progress = silent,
 ) -> Report:
@@ -61,10 +59,16 @@ def check(
     vectors, features and adapters come from, where these are not bundled. rows: "last" or a number of rows, for a
     quick look.
     allow_changed: a cell that is not as the templates make it is listed, and does not fail.
-    jobs: how many processes calculate, with the engine formulas; by default one for each core.
-    Raises NotAWorkbook, ForeignWorkbook, BrokenWorkbook, PromptTooLong, UsageError, EngineNotFound, EngineFailed.
+    jobs: how many processes calculate, with the engine formulas; by default one for each core, as far as the memory
+    goes. cluster: the address of a Dask scheduler, tcp://…, whose workers calculate instead.
+    The report is the same whatever calculates, but for the time and the memory.
+    Raises NotAWorkbook, ForeignWorkbook, BrokenWorkbook, PromptTooLong, UsageError, EngineNotFound, EngineFailed, and
+    what xlgpt.parallel does.
     """
     began = time.monotonic()
+    check_jobs(jobs, cluster)
+    if cluster and engine != IN_PYTHON:
+        raise UsageError(f"--cluster spreads what is calculated in Python, so it only works with --engine {IN_PYTHON}.")
     book = Book(path)
     book.check_sizes()
     last_rows = _last_rows(engine, rows)
@@ -75,21 +79,26 @@ def check(
             own = [[Case(book.prompt_of(text), book.settings)] for text in prompts]
             traits = calculating.traits
             groups = own or usual(book, not traits.is_open or last_rows is not None, traits.sorts)
-            adapters = paths(adapter)
-            held = rounded(load(model), book.precision, book.notation) if model else None
-            given = Given(held, steering, sae, adapters) if held else None
-            weights = tuple(check_weights(book, given, progress))
-            proof, sheets, tried = NOTHING_READ, list[CheckedSheet](), list[_Tried]()
-            if not any(sheet.problems for sheet in weights if sheet.sheet in book.weights.sheets):
-                count = _jobs(traits, jobs, _formulas(book) * sum(map(len, groups)))
-                task = _Task(Path(path), last_rows, uuid4().hex)
+            if not traits.is_open:
+                groups = [[case for group in groups for case in group]]
+            task = _Task(Path(path).absolute() if cluster else Path(path), last_rows, uuid4().hex)
+            count = 1 if cluster else _jobs(book, traits, jobs, sum(map(len, groups)))
+            with workers("calculated", count, cluster, [task.path]) as others:
+                adapters = paths(adapter)
+                held = rounded(load(model), book.precision, book.notation) if model else None
+                given = Given(held, steering, sae, adapters) if held else None
+                weights = tuple(check_weights(book, given, progress))
+                proof, sheets, tried = NOTHING_READ, list[CheckedSheet](), list[_Tried]()
+                if not any(sheet.problems for sheet in weights if sheet.sheet in book.weights.sheets):
 
-                def here() -> Trial:
-                    return Trial(book, calculating, reading.result(), last_rows)
+                    @cache
+                    def here() -> Trial:
+                        return Trial(book, calculating, reading.result(), last_rows)
 
-                tried = list(_shown(_trying(task, groups, count, here, aside), len(groups), progress))
-                sheets = reading.result()
-                proof = proofreading.result()
+                    tried = _trying(task, book, groups, others, lambda group: _tried(here(), group, aside), progress)
+                    sheets = reading.result()
+                    proof = proofreading.result()
+                calculated_by = str(others)
     read, changed = _allowed(proof) if allow_changed else (proof.sheets, ())
     results = tuple(result for each in tried for result in each.results)
     gaps = [*_gaps(book, groups, rows, bool(prompts)), *_weight_gaps(weights, bool(model)), *proof.gaps]
@@ -106,6 +115,7 @@ def check(
         peak.bytes,
         TOLERANCE,
         sum(values is None for sheet in sheets for values in book.cells(sheet.name).saved),
+        calculated_by,
     )
 
 
@@ -132,13 +142,16 @@ def _last_rows(engine: str, rows: str | int | None) -> int | None:
     return 1 if rows == "last" else int(rows)
 
 
-def _jobs(traits: Traits, wanted: int | None, formulas: int) -> int:
-    """How many processes calculate."""
-    if wanted is not None and wanted < 1:
-        raise UsageError(f"--jobs {wanted}: give at least 1.")
-    if not traits.is_open or (wanted is None and formulas < WORTH_IT):
+def _jobs(book: Book, traits: Traits, wanted: int | None, cases: int) -> int:
+    """How many processes calculate: unless told, as many as there are cores, and as the free memory holds."""
+    if not traits.is_open or (wanted is None and _formulas(book) * cases < WORTH_IT):
         return 1
-    return wanted or os.cpu_count() or 1
+    return wanted or that_fit(_needed(book))
+
+
+def _needed(book: Book) -> int:
+    """Bytes that a process takes at most: for the weights, as long as they are kept, and for all else (measured)."""
+    return min(8 * book.model.parameters, KEPT) + 1_000 * _formulas(book) + BASE
 
 
 @dataclass(frozen=True)
@@ -155,50 +168,53 @@ class _Task:
 
     path: Path
     last_rows: int | None
-    check: str  # which check asks: a process may have served another, of the same path, before the file was changed
+    check: str  # which check asks: a worker may have served another, of the same path, before the file was changed
 
     def tried(self, group: list[Case]) -> _Tried:
-        """Try a group there."""
+        """Try a group there, whose settings are only those that differ from the file's."""
         with uncollected(), ThreadPoolExecutor(1) as aside:
             return _tried(_prepared(self), group, aside)
 
 
-@lru_cache(maxsize=1)
 def _prepared(task: _Task) -> Trial:
     """The workbook and its engine, read once in each process."""
+    return kept(task, partial(_trial, task))
+
+
+def _trial(task: _Task) -> Trial:
     book = Book(task.path)
     return Trial(book, FormulasLibrary(book), _sheets(book), task.last_rows)
 
 
 def _tried(trial: Trial, group: list[Case], aside: ThreadPoolExecutor) -> _Tried:
     trial.engine.forget()  # so that a group's results are the same in whichever process
-    return _Tried(tuple(trial.results(group, aside)), trial.engine.taken_branches())
+    settings = trial.book.settings
+    cases = [replace(case, settings=settings.changed(case.settings.cells)) for case in group]
+    return _Tried(tuple(trial.results(cases, aside)), trial.engine.taken_branches())
+
+
+def _little(case: Case, book: Book) -> Case:
+    """What another process needs of a case: it has the file, and so all settings but those that differ."""
+    return replace(case, settings=case.settings.beyond(book.settings))
 
 
 def _trying(
-    task: _Task, groups: list[list[Case]], jobs: int, here: Callable[[], Trial], aside: ThreadPoolExecutor
-) -> Iterator[_Tried]:
-    """Every group's results, in order: the last by this process, where others take those before it."""
-    if jobs == 1 or len(groups) == 1:
-        trial = here()
-        yield from (_tried(trial, group, aside) for group in groups)
-        return
-    parallel = Parallel(n_jobs=jobs, return_as="generator")
-    away = parallel(delayed(task.tried)(group) for group in groups[:-1])  # they begin at once
-    try:
-        with threadpool_limits(1):  # as joblib has it in the others: NumPy's threads would wait for each other
-            last = _tried(here(), groups[-1], aside)
-        yield from away
-        yield last
-    finally:  # they would stay for minutes, and keep what they hold
-        get_reusable_executor(reuse=True).shutdown(kill_workers=True)
-
-
-def _shown(trying: Iterator[_Tried], total: int, progress: Progress) -> Iterator[_Tried]:
-    progress("Calculating", 0, total)
-    for i, tried in enumerate(trying, 1):
-        progress("Calculating", i, total)
-        yield tried
+    task: _Task,
+    book: Book,
+    groups: list[list[Case]],
+    others: Workers,
+    here: Callable[[list[Case]], _Tried],
+    progress: Progress,
+) -> list[_Tried]:
+    """Every group's results, in order; begun with those that take longest."""
+    order = sorted(range(len(groups)), key=lambda i: -rows_in_use(groups[i]))
+    items = [[_little(case, book) for case in groups[i]] for i in order]
+    found: dict[int, _Tried] = {}
+    progress("Calculating", 0, len(groups))
+    for number, tried in others.shared(task.tried, items, here):
+        found[order[number]] = tried
+        progress("Calculating", len(found), len(groups))
+    return [found[i] for i in range(len(groups))]
 
 
 def _allowed(proof: Proof) -> tuple[tuple[SheetResult, ...], tuple[str, ...]]:

@@ -102,6 +102,7 @@ class Report:
     weights: the tensors, and with a checkpoint all that comes from it. gaps: what was not checked.
     compared_with: the checkpoint whose float32 the weights were held against.
     without_saved_value: formulas that were saved uncalculated, so that no saved value could be held against them.
+    calculated_by: how many processes, or workers of which cluster.
     """
 
     path: Path
@@ -116,6 +117,7 @@ class Report:
     peak_memory: int = 0
     tolerance: float = 1e-6
     without_saved_value: int = 0
+    calculated_by: str = "1 process"
 
     @property
     def passed(self) -> bool:
@@ -218,8 +220,8 @@ class Report:
         yield (
             f"{'Passed' if self.passed else 'FAILED'}: {self.formulas_read:,} formulas read, "
             f"{self.formulas_calculated:,} calculated by {self.engine} for {len(self.prompts)} prompts and settings, "
-            f"{len(self.gaps)} things not checked; {self.seconds:.1f} s, {self.peak_memory / 1e6:,.0f} MB of memory at "
-            "the peak."
+            f"{len(self.gaps)} things not checked; {self.seconds:.1f} s on {self.calculated_by}, "
+            f"{self.peak_memory / 1e6:,.0f} MB of memory at the peak."
         )
 
     def _spoken(self, verbose: bool) -> Iterator[str]:

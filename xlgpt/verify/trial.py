@@ -111,7 +111,7 @@ class Trial:
         values = plan.values
         bands = {placed.band.name: expected_cells(values, placed) for sheet in self.sheets for placed, _ in sheet.bands}
         texts = [str(values[name][0]) for name in TEXTS if name in values]
-        saved = case.prompt.ids == self.book.prompt.ids and case.settings is self.book.settings
+        saved = case.prompt.ids == self.book.prompt.ids and not case.settings.beyond(self.book.settings).cells
         return Truth(case, bands, outside(plan), next(filter(None, texts), ""), saved)
 
     def _text_of(self, truth: Truth, name: str) -> str:

@@ -80,6 +80,14 @@ class BookWeights:
         self._book, self._shapes = book, shapes
         self._kept: dict[str, dict[str, Array]] = {}  # by sheet, the first read first
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Another process reads them itself."""
+        return BookWeights, (self._book, self._shapes)
+
+    def files(self) -> tuple[Path, ...]:
+        """The workbook."""
+        return (self._book.path.absolute(),)
+
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """The shape of every tensor that the configuration asks for."""
         return dict(self._shapes)
@@ -195,6 +203,10 @@ class Book:
             raise ForeignWorkbook(
                 f"{self.path} was not built by xlgpt: it lacks the names that xlgpt gives to its cells."
             )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Another process opens the file itself."""
+        return Book, (self.path.absolute(),)
 
     @property
     def sheets(self) -> list[str]:

@@ -19,7 +19,7 @@ from xlgpt.xlsx.package import check_target, is_xlsb
 
 @dataclass(frozen=True)
 class Built:
-    """What a build made and what it took: seconds, and bytes of memory at the peak."""
+    """What a build made and what it took: seconds, bytes of memory at the peak here, and what packed the weights."""
 
     path: Path
     size: int
@@ -27,11 +27,12 @@ class Built:
     formulas: int
     seconds: float
     peak_memory: int
+    packed_by: str
 
     def __str__(self) -> str:
         return (
             f"{self.path}: {self.size / 1e6:,.1f} MB, {self.cells:,} cells, {self.formulas:,} formulas, "
-            f"{self.seconds:.1f} s, {self.peak_memory / 1e6:,.0f} MB of memory at the peak"
+            f"{self.seconds:.1f} s on {self.packed_by}, {self.peak_memory / 1e6:,.0f} MB of memory at the peak"
         )
 
 
@@ -51,8 +52,9 @@ def build(
         plan = make_plan(rounded(load(model, options.seed), options.precision, notation), options, notation)
         if options.sheets != "all":
             _check_there(options.views, plan)
-        written: Written = write_workbook(Path(path), plan, progress, options.jobs)
-    return Built(written.path, written.size, written.cells, written.formulas, time.monotonic() - start, peak.bytes)
+        written: Written = write_workbook(Path(path), plan, progress, options.jobs, options.cluster)
+    seconds = time.monotonic() - start
+    return Built(written.path, written.size, written.cells, written.formulas, seconds, peak.bytes, written.packed_by)
 
 
 def _check_there(wanted: tuple[str, ...], plan: Plan) -> None:

@@ -4,9 +4,12 @@ from typing import Any
 
 from xlgpt.compiler.layout import Placed
 from xlgpt.compiler.template import size
+from xlgpt.errors import TooLongForExcel
 from xlgpt.workbook.blocks import input_block
 from xlgpt.workbook.plan import Plan
 from xlgpt.workbook.styles import Styles, number_of
+
+MOST_CHARACTERS = 255  # of a list that stands in its cell's rule (Excel's specifications and limits)
 
 
 def write_input(worksheet: Any, styles: Styles, plan: Plan, placed: Placed) -> None:
@@ -14,10 +17,22 @@ def write_input(worksheet: Any, styles: Styles, plan: Plan, placed: Placed) -> N
     band, cells = placed.band, placed.cells
     worksheet.add_block(input_block(plan, placed, number_of(styles.cells[band.format][band.kind])))
     if band.list:
+        _check_length(plan, placed)
         rule = {"validate": "list", "source": _offered(plan, band.list), "input_title": band.title[:32]}
         corner = (cells.row + cells.height - 1, cells.column + cells.width - 1)
         others = {"show_error": False} if band.rows == "token" else {"error_type": "warning"}  # any token may be typed
         worksheet.data_validation(cells.row, cells.column, *corner, rule | others)
+
+
+def _check_length(plan: Plan, placed: Placed) -> None:
+    """XlsxWriter would leave the list out. Raises TooLongForExcel."""
+    offered = _offered(plan, placed.band.list)
+    length = len(offered if isinstance(offered, str) else ",".join(map(str, offered)))
+    if length > MOST_CHARACTERS:
+        raise TooLongForExcel(
+            f"With {plan.model.config.n_layer} blocks the list at {placed.band.name} has {length} characters, and "
+            f"Excel takes {MOST_CHARACTERS}: leave the sheet {placed.cells.sheet} out with --sheets."
+        )
 
 
 def _offered(plan: Plan, listed: str | tuple[float | str, ...]) -> str | list[float | str]:

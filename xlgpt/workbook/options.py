@@ -9,6 +9,7 @@ from xlgpt.compiler.matmul import CHOICES
 from xlgpt.compiler.template import optional_sheets
 from xlgpt.errors import UsageError
 from xlgpt.interp.vectors_and_features import Asked, features_of
+from xlgpt.parallel import check_jobs
 
 
 def paths(given: str | Path | Sequence[str | Path]) -> tuple[Path, ...]:
@@ -33,6 +34,7 @@ class Options:
     are most active in the prompt. adapter: the folder of a LoRA adapter (PEFT) for the sheet Adapters, or several.
     subject: what the prompt is about, for the sheet Tracing, where that does not come with the model.
     jobs: how many processes pack the weights of a large model, one on each core unless told; the file is the same.
+    cluster: the address of a Dask scheduler, tcp://…, whose workers pack them instead.
     Raises UsageError where they do not go together.
     """
 
@@ -51,6 +53,7 @@ class Options:
     adapter: str | Path | Sequence[str | Path] = ()
     subject: str | None = None
     jobs: int | None = None
+    cluster: str = ""
 
     def __post_init__(self) -> None:
         if self.matmul not in CHOICES:
@@ -66,8 +69,7 @@ class Options:
         for option, (value, sheet) in given.items():
             if value and sheet not in self.views:
                 raise UsageError(f"{option} needs the sheet {sheet!r}, which --sheets leaves out; name it there too.")
-        if self.jobs is not None and self.jobs < 1:
-            raise UsageError(f"--jobs {self.jobs}: give 1 or more processes, or leave it out for one on each core.")
+        check_jobs(self.jobs, self.cluster)
 
     @cached_property
     def asked(self) -> Asked:

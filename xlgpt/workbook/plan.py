@@ -1,5 +1,6 @@
 """All that a workbook is made of, before a byte of it is written."""
 
+import re
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -7,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from xlgpt.compiler.compile import formulas
-from xlgpt.compiler.layout import Layout, lay_out
+from xlgpt.compiler.layout import Layout, Placed, Sheet, lay_out
 from xlgpt.compiler.settings import Settings, defaults
 from xlgpt.compiler.template import Matmul, Room
-from xlgpt.errors import ContextTooLong, PromptTooLong, UsageError, WorkbookTooLarge
+from xlgpt.errors import ContextTooLong, PromptTooLong, TooLongForExcel, UsageError, WorkbookTooLarge
 from xlgpt.interp import sae
 from xlgpt.interp.adapters import adapted, adapter_cells, find_adapters
 from xlgpt.interp.mean_activations import usual_means
@@ -19,7 +20,7 @@ from xlgpt.interp.vectors_and_features import Directions, find_directions
 from xlgpt.model.adapter import Adapter
 from xlgpt.model.bpe import check_vocabulary
 from xlgpt.model.checkpoint import Model
-from xlgpt.model.notation import DECIMAL, Notation
+from xlgpt.model.notation import BINARY, DECIMAL, Notation
 from xlgpt.model.precision import in_cells
 from xlgpt.model.tokenizer import check_text
 from xlgpt.oracle.values import Values, look_inside, run_with_cache
@@ -29,7 +30,7 @@ from xlgpt.oracle.views.proof import as_built
 from xlgpt.workbook.options import Options
 from xlgpt.workbook.tables import Table, tables
 from xlgpt.xlsx.formula import Formula
-from xlgpt.xlsx.package import LIMIT
+from xlgpt.xlsx.package import LIMIT, XLSB
 
 DEFAULT_PROMPT = "If today is Tuesday, tomorrow is"
 PROMPT_TOKENS, SMALL_PROMPT_TOKENS = 32, 16  # rows for a prompt, unless told; those for what is written come on top
@@ -37,7 +38,8 @@ NEW_TOKENS, SMALL_NEW_TOKENS = 8, 32  # that it can write; more where a row is c
 DEFAULT_BYTES, SMALL_BYTES = 256, 128  # of a prompt; the smaller for a model that calculates by itself
 MOST_BYTES = 1000  # the sheet BPE merges has twice as many columns, and half their square in cells
 CELL_TEXT = 32_767  # characters in one cell, counted in UTF-16 (Excel's specifications and limits)
-LEAST_DIGITS = 3  # of weights that a model still speaks with
+MOST_CHARACTERS = 8192  # of a formula (Excel's specifications and limits)
+NAME = re.compile(r"[A-Za-z_][\w.]*")
 MANUAL_FROM = 3_000_000  # weights; above it a recalculation takes long enough to be asked for
 BARE_FROM = 10_000_000  # weights; above it a reference in each cell would make the file half as large again
 
@@ -87,12 +89,27 @@ class Plan:
 
     @cached_property
     def formulas(self) -> dict[str, list[Formula]]:
-        """Every formula of each band. Raises TemplateError."""
+        """Every formula of each band. Raises TemplateError, TooLongForExcel."""
         return {
-            placed.band.name: list(formulas(self.layout, sheet, placed))
-            for sheet in self.layout.sheets
-            for placed in sheet.bands
+            placed.band.name: self._formulas(sheet, placed) for sheet in self.layout.sheets for placed in sheet.bands
         }
+
+    def _formulas(self, sheet: Sheet, placed: Placed) -> list[Formula]:
+        found = list(formulas(self.layout, sheet, placed))
+        longest = max(map(self._length, found), default=0)
+        if longest > MOST_CHARACTERS:
+            raise TooLongForExcel(
+                f"With {self.model.config.n_layer} blocks a formula of {placed.band.name} has {longest:,} characters, "
+                f"and Excel takes {MOST_CHARACTERS:,}: leave the sheet {sheet.name} out with --sheets."
+            )
+        return found
+
+    def _length(self, formula: Formula) -> int:
+        """How many characters it has; in an .xlsb, where it refers to cells in place of names."""
+        if self.notation is DECIMAL or len(formula.text) < MOST_CHARACTERS / 4:
+            return len(formula.text)
+        names = self.layout.names
+        return len(NAME.sub(lambda found: names[found[0]].absolute if found[0] in names else found[0], formula.text))
 
     @cached_property
     def values(self) -> dict[str, Values]:
@@ -216,16 +233,20 @@ def _matmul(options: Options, is_large: bool) -> Matmul:
 
 
 def _check_size(model: Model, notation: Notation) -> None:
-    """Fail before the work where the file would surely pass what Excel reads."""
-    each = notation.bytes_a_weight
-    size = model.parameters * each[model.precision]
-    if size > LIMIT:
-        fits = [n for n in range(LEAST_DIGITS, 8) if model.parameters * each[n] <= LIMIT]
-        raise WorkbookTooLarge(
-            f"{model.name} has {model.parameters:,} parameters; its workbook would have about {size / 1e9:.1f} GB, "
-            "and beyond 4 GiB Excel does not read it. Build a smaller model"
-            + (f", or give --precision {max(fits)}." if fits else ".")
-        )
+    """Fail before the work where the file would surely pass what Excel reads, and say what would not."""
+    parameters, digits = model.parameters, model.precision
+    size = notation.size(parameters, digits)
+    if size <= LIMIT:
+        return
+    ways = ["Build a smaller model"]
+    ways += [f"give --precision {n}" for n in notation.digits_that_fit(parameters, LIMIT)[:1]]
+    if notation is DECIMAL:
+        fits = BINARY.digits_that_fit(parameters, LIMIT)[:1]
+        ways += [f"write an {XLSB}{f' with --precision {n}' if n else ''}" for n in fits]
+    raise WorkbookTooLarge(
+        f"{model.name} has {parameters:,} parameters; at {notation.bytes_a_weight[digits]} bytes each its workbook "
+        f"would have about {size / 1e9:.1f} GB, and beyond 4 GiB Excel does not read it. {', or '.join(ways)}."
+    )
 
 
 def _encode(prompt: str, model: Model) -> list[int]:

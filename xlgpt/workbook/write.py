@@ -7,9 +7,8 @@ from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from threadpoolctl import threadpool_limits
-
 from xlgpt.compiler.layout import PlacedWeight
+from xlgpt.parallel import workers
 from xlgpt.progress import Progress
 from xlgpt.workbook.file_formats import FileFormat, NumberRows, SheetData, SheetPart, Xlsb, Xlsx
 from xlgpt.workbook.frame import Frame, framed
@@ -29,18 +28,20 @@ class Written:
     size: int
     cells: int
     formulas: int
+    packed_by: str
 
 
-def write_workbook(path: Path, plan: Plan, progress: Progress, jobs: int | None = None) -> Written:
+def write_workbook(path: Path, plan: Plan, progress: Progress, jobs: int | None = None, cluster: str = "") -> Written:
     """Write the file beside its target and move it into place, in the format that its name asks for.
 
-    jobs: how many processes pack weights.
+    jobs, cluster: what packs weights.
 
-    Raises OutputError, WorkbookTooLarge, BadCheckpoint, TemplateError, WorkerEnded.
+    Raises OutputError, WorkbookTooLarge, BadCheckpoint, TemplateError, and what xlgpt.parallel does.
     """
     make = Xlsb if is_xlsb(path) else Xlsx
     tensors_of = _tensors(plan, make.number_rows(plan))
-    with replacing(path) as file, Package(file) as package, _packing(tensors_of, path, jobs) as packed:
+    packing_ = _packing(tensors_of, path, jobs, cluster)
+    with replacing(path) as file, Package(file) as package, packing_ as (packed, packed_by):
         progress("Calculating the prompt", 0, 1)
         plan.values  # noqa: B018 - made when first asked for
         progress("Making the sheets", 0, 1)
@@ -55,7 +56,8 @@ def write_workbook(path: Path, plan: Plan, progress: Progress, jobs: int | None 
             done += sum(tensor.size for tensor in tensors)
         writer.add_the_rest()
         progress("Writing weights", done, done)
-    return Written(path, path.stat().st_size, writer.cells + plan.model.parameters, writer.formulas)
+    cells = writer.cells + plan.model.parameters
+    return Written(path, path.stat().st_size, cells, writer.formulas, packed_by)
 
 
 def _tensors(plan: Plan, number_rows: NumberRows) -> dict[str, list[Tensor]]:
@@ -75,21 +77,24 @@ Rows = Iterable[bytes | Packed]
 
 
 @contextmanager
-def _packing(sheets: dict[str, list[Tensor]], path: Path, jobs: int | None) -> Iterator[Callable[[Tensor], Rows]]:
-    """What gives a tensor's rows: this process, or others that pack them meanwhile where that is worth it.
+def _packing(
+    sheets: dict[str, list[Tensor]], path: Path, jobs: int | None, cluster: str
+) -> Iterator[tuple[Callable[[Tensor], Rows], str]]:
+    """What gives a tensor's rows: this process, or others that pack them meanwhile where that is worth it; and who.
 
     They pack the tensors in the order in which the archive takes them, and only in that order they are given.
     """
     tensors = [tensor for sheet in sheets.values() for tensor in sheet]
     if sum(tensor.size for tensor in tensors) < WORTH_IT:
-        yield Tensor.rows
+        yield Tensor.rows, "1 process"
         return
+    files = tensors[0].weights.files()
     with (
         TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder,
-        packing(tensors, Path(folder), jobs) as packed,
-        threadpool_limits(1),  # NumPy's threads would spend more time waiting for each other than they save
+        workers("packed weights", jobs, cluster, files) as others,
     ):
-        yield lambda _: [next(packed)]
+        packed = packing(tensors, Path(folder), others)
+        yield lambda _: [next(packed)], str(others)
 
 
 class _Writer:

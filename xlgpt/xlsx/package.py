@@ -41,9 +41,9 @@ class Sums:
 
 @dataclass(frozen=True)
 class Packed:
-    """A stretch of a part that stands compressed in a file of its own."""
+    """A stretch of a part that stands compressed in a file of its own, or in memory."""
 
-    file: Path
+    held: Path | bytes
     sums: Sums
 
 
@@ -133,9 +133,12 @@ class Package:
     def _copy(self, stretch: Iterable[Packed]) -> Sums:
         sums = Sums()
         for packed in stretch:
-            with packed.file.open("rb") as file:
-                shutil.copyfileobj(file, self._file, 1 << 20)
-            packed.file.unlink()
+            if isinstance(packed.held, bytes):
+                self._file.write(packed.held)
+            else:
+                with packed.held.open("rb") as file:
+                    shutil.copyfileobj(file, self._file, 1 << 20)
+                packed.held.unlink()
             sums += packed.sums
         return sums
 
