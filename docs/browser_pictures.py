@@ -27,7 +27,9 @@ def main() -> None:
     """Build the workbook of .github/workflows/page.yml, serve it, and take the pictures."""
     with tempfile.TemporaryDirectory() as folder:
         book = Path(folder) / "tiny.xlsx"
-        xlgpt.build(book, "tiny", context=24, max_bytes=64, generate=8, sheets="lens,circuit,steering,features")
+        xlgpt.build(
+            book, "tiny", context=24, max_bytes=64, generate=8, sheets="lens,tracing,adapters,circuit,steering,features"
+        )
         files = site(book)
     with PageServer(files) as server, sync_playwright() as playwright:
         threading.Thread(target=server.serve_forever, daemon=True).start()

@@ -19,7 +19,7 @@ from xlgpt.errors import TemplateError
 from xlgpt.model.config import GPT2Config
 
 CONFIG = GPT2Config(n_layer=2, n_embd=8, n_head=2, n_positions=16, vocab_size=1300, n_inner=32)
-VIEWS = ("anatomy", "attention", "lens", "facts", "features", "circuit", "steering", "proof")
+VIEWS = ("anatomy", "attention", "lens", "facts", "tracing", "features", "circuit", "steering", "proof")
 Change = Callable[[str, str, str], Path]
 
 
@@ -47,7 +47,9 @@ def compiled(matmul: Matmul = "mmult", views: tuple[str, ...] = VIEWS) -> dict[s
 
 
 def laid_out(matmul: Matmul = "mmult", views: tuple[str, ...] = VIEWS) -> Layout:
-    layout = lay_out(CONFIG, Room(4, 8, 2, views, matmul, vectors=1, features=2, proven=2), 10)
+    layout = lay_out(
+        CONFIG, Room(4, 8, 2, views, matmul, vectors=1, features=2, proven=2, traced=2, traced_tokens=3), 10
+    )
     defaults(layout, is_large=False)
     return layout
 

@@ -280,6 +280,7 @@ def test_a_file_of_relations_that_is_wrong(tmp_path: Path, text: str, says: str)
         ({"target": "soccer"}, NotOneToken, "Did you mean ' soccer', with a space?"),
         ({"block": 4}, UsageError, "There is no block 4; the model has blocks 0 to 3"),
         ({"block": 3, "token": "subject"}, UsageError, "Nothing reads what block 3 writes at the subject"),
+        ({"token": "first"}, UsageError, "There is no token 'first' to choose; write subject or last"),
         ({"text": "nowhere.txt"}, UsageError, "nowhere.txt cannot be read as UTF-8 text"),
         ({"relations": "nowhere.toml"}, BadRelations, "nowhere.toml is no TOML file that can be read"),
         ({"prompt": "{} plays" + " the" * 90}, UsageError, "tokens; the model takes 1 to 64"),

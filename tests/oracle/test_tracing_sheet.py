@@ -59,6 +59,7 @@ def test_off_nothing_is_calculated(book: Path) -> None:
     assert {value for cells in shown.values() for value in cells.flat} == {""}
 
 
+@pytest.mark.slow
 def test_the_model_stays_as_it_is(book: Path) -> None:
     """No formula of another sheet reads this one."""
     workbook = load_workbook(book)
@@ -90,6 +91,17 @@ def test_a_model_without_facts_is_traced_where_the_subject_is_told(tmp_path: Pat
     with pytest.raises(UsageError, match="--subject needs the sheet 'tracing'"):
         xlgpt.build(tmp_path / "b.xlsx", str(MICRO), "hello", subject="hello", sheets="lens")
     assert not (tmp_path / "b.xlsx").exists()
+
+
+@pytest.mark.slow
+def test_noise_that_takes_nothing_away_is_no_error(tmp_path: Path) -> None:
+    """A random model whose answers are all as unlikely: nothing is divided by 0."""
+    name = "random:n_layer=1,n_embd=2,n_head=1,vocab_size=50257"
+    xlgpt.build(tmp_path / "a.xlsx", name, "a b", subject="a", context=4, generate=2, max_bytes=8, sheets="tracing")
+    kept = Book(tmp_path / "a.xlsx").settings.cells["kept.likely"]
+    assert kept[0, 0] == kept[0, 1], "or else it is held against nothing"
+    shown = read_in_python(tmp_path / "a.xlsx", "trace.mlp_out")
+    assert set(shown["trace.mlp_out"].flat) == {0}
 
 
 @pytest.mark.slow

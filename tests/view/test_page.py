@@ -82,7 +82,14 @@ def test_the_tour_of_the_page_is_the_tour_of_the_docs() -> None:
 def book(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The workbook that the project's web page shows: see .github/workflows/page.yml."""
     path = tmp_path_factory.mktemp("page") / "tiny.xlsx"
-    xlgpt.build(path, model="tiny", context=24, max_bytes=64, generate=8, sheets="lens,circuit,steering,features")
+    xlgpt.build(
+        path,
+        model="tiny",
+        context=24,
+        max_bytes=64,
+        generate=8,
+        sheets="lens,tracing,adapters,circuit,steering,features",
+    )
     return path
 
 

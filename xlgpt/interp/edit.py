@@ -125,40 +125,53 @@ def edit(
     found = in_memory(load(model))
     wording = _with_place(prompt, subject)
     check_text(wording + subject + target)
-    wanted, ids = one_token(target, found.tokenizer), _ids(found, wording.replace(PLACE, subject))
-    if block is not None:
-        check_block(block, found.config)
+    wanted = one_token(target, found.tokenizer)
     known = Path(relations) if relations else found.companions.relations
     facts = read_relations(known) if known else ()
-    texts = read_text(Path(text), found) if text else read_text(found.companions.text, found)
-
+    texts = read_text(Path(text) if text else found.companions.text, found)
     progress("Tracing", 0, 1)
-    traced = trace(found, ids, subject_tokens(wording.replace(PLACE, subject), subject, found.tokenizer))
-    places = {"subject": traced.subject[-1], "last": len(ids) - 1}
-    blocks = range(found.config.n_layer) if block is None else [block]
-    at_block, at = traced.decisive(blocks, places.values() if token is None else [places[token]])
-    at_token = token or ("last" if at == places["last"] else "subject")
-    if at_token == "subject" and at_block == found.config.n_layer - 1 and at != places["last"]:
-        raise UsageError(
-            f"Nothing reads what block {at_block} writes at the subject; choose another block, or the last token."
-        )
+    site = _site(found, wording, subject, block, token)
 
-    prefixes = ["", *own_prefixes(found)]
-    behind = [f"{prefix}{wording}" for prefix in prefixes]
-    place = Place(at_block, tuple(_prompts(found, behind, subject, at_token)))
+    behind = [f"{prefix}{wording}" for prefix in ("", *own_prefixes(found))]
+    place = Place(site.block, tuple(_prompts(found, behind, subject, site.token)))
     adapter = rewrite(found, place, wanted, texts, Path(out).resolve().name, progress)
-    others = list(neighbours(facts, wording, subject))
-    reworded = [w.replace(PLACE, subject) for w in paraphrases(facts, wording)]
     asked = {
         "efficacy": [(found.tokenizer.decode(list(ids)), target) for ids, _ in place.prompts],
-        "paraphrases": [(text, target) for text in reworded],
-        "neighbours": others,
+        "paraphrases": [(other.replace(PLACE, subject), target) for other in paraphrases(facts, wording)],
+        "neighbours": list(neighbours(facts, wording, subject)),
     }
     shares = tuple(_share(name, cases, found, adapter) for name, cases in asked.items())
     write_adapter(Path(out), adapter)
-    gone = traced.clean - traced.corrupted
-    restored = (float(traced.restored["mlp_out"][at_block, at]) - traced.corrupted) / gone if gone else 0.0
-    return Edited(wording, subject, target, at_block, at_token, restored, adapter, Path(out), shares)
+    return Edited(wording, subject, target, site.block, site.token, site.restored, adapter, Path(out), shares)
+
+
+@dataclass(frozen=True)
+class _Site:
+    """Whose MLP is changed, for which token (one of TOKENS), and how much of the answer it brings back."""
+
+    block: int
+    token: str
+    restored: float
+
+
+def _site(model: Model, wording: str, subject: str, block: int | None, token: str | None) -> _Site:
+    """What is told, and of the rest what causal tracing finds. Raises UsageError."""
+    if block is not None:
+        check_block(block, model.config)
+    if token not in (None, *TOKENS):
+        raise UsageError(f"There is no token {token!r} to choose; write {' or '.join(TOKENS)}.")
+    text, last = wording.replace(PLACE, subject), model.config.n_layer - 1
+    ids = _ids(model, text)
+    traced = trace(model, ids, subject_tokens(text, subject, model.tokenizer, wording.index(PLACE)), kinds=("mlp_out",))
+    places = {"subject": traced.subject[-1], "last": len(ids) - 1}
+    blocks = range(model.config.n_layer) if block is None else [block]
+    at_block, at = traced.decisive(blocks, places.values() if token is None else [places[token]])
+    at_token = token or ("last" if at == places["last"] else "subject")
+    if at_block == last and at != places["last"]:
+        raise UsageError(
+            f"Nothing reads what block {last} writes at the subject; choose another block, or the last token."
+        )
+    return _Site(at_block, at_token, float(traced.shares("mlp_out")[at_block, at]))
 
 
 def _with_place(prompt: str, subject: str) -> str:

@@ -4,7 +4,7 @@ The subject's token vectors are spoilt by noise, so that the answer is gone. The
 without the noise: how much of the answer comes back?
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -41,6 +41,11 @@ class Trace:
     restored: Mapping[str, Array]
     window: int
 
+    def shares(self, kind: str) -> Array:
+        """How much of what the noise took comes back, [L, T]; 0 where it took nothing."""
+        gone = self.clean - self.corrupted
+        return (self.restored[kind] - self.corrupted) / gone if gone else np.zeros_like(self.restored[kind])
+
     def decisive(self, blocks: Iterable[int], tokens: Iterable[int]) -> tuple[int, int]:
         """The block and the token, of these, whose MLP brings most of the answer back."""
         restored = self.restored["mlp_out"]
@@ -58,7 +63,14 @@ def subject_tokens(text: str, subject: str, tokenizer: Tokenizer, start: int = 0
     return range(int(within[0]), int(within[-1]) + 1)
 
 
-def trace(model: Model, ids: list[int], subject: range, samples: int = SAMPLES, window: int | None = None) -> Trace:
+def trace(
+    model: Model,
+    ids: list[int],
+    subject: range,
+    samples: int = SAMPLES,
+    window: int | None = None,
+    kinds: Sequence[str] = KINDS,
+) -> Trace:
     """Trace a prompt's most likely next token.
 
     window: of attn_out and mlp_out so many blocks are put back together, around the one that is named: 10 of 48 as in
@@ -86,7 +98,7 @@ def trace(model: Model, ids: list[int], subject: range, samples: int = SAMPLES, 
         found: Array = likely(patched, np.tile(embed, (len(ids), 1, 1))).reshape(-1, samples).mean(axis=1)
         return found
 
-    grids = {kind: np.array([restored(kind, layer) for layer in range(config.n_layer)]) for kind in KINDS}
+    grids = {kind: np.array([restored(kind, layer) for layer in range(config.n_layer)]) for kind in kinds}
     probability = float(reference.softmax(clean["logits"][-1])[answer])
     return Trace(tuple(ids), subject, answer, probability, float(likely({}, embed).mean()), grids, window)
 

@@ -22,8 +22,9 @@ def tracing(run: Run) -> dict[str, Values]:
     values = [*kept["about"], *kept["likely"]] if at_prompt else [""] * len(names)
     single: dict[str, Any] = dict(zip(names, values, strict=True))
     single["at_prompt"] = at_prompt
-    words = {name: single[name] for name in ("subject", "answer")}
-    single["status"] = say("views/tracing", "traced", **words) if at_prompt else say("views/tracing", "not_traced")
+    single["status"] = say("views/tracing", "not_traced")
+    if at_prompt:
+        single["status"] = say("views/tracing", "traced", subject=single["subject"], answer=single["answer"])
     found: dict[str, Values] = {name: np.array([value], dtype=object) for name, value in single.items()}
     found["token"] = kept["tokens"] if at_prompt else np.full(run.layout.room.traced_tokens, "", dtype=object)
     for kind in KINDS:
@@ -39,6 +40,6 @@ def tracing(run: Run) -> dict[str, Values]:
 
 
 def _share(restored: float, single: dict[str, Any]) -> float:
-    """How much of what the noise took comes back."""
-    share: float = (restored - single["corrupted"]) / (single["clean"] - single["corrupted"])
-    return share
+    """How much of what the noise took comes back; 0 where it took nothing."""
+    gone = single["clean"] - single["corrupted"]
+    return float((restored - single["corrupted"]) / gone) if gone else 0.0
