@@ -384,6 +384,7 @@ def numbers(config: GPT2Config, room: Room | None = None) -> dict[str, int]:
         known |= {"n_vectors": room.vectors, "n_features": room.features, "n_proven": room.proven}
         known |= {"n_adapters": room.adapters, "n_adapted": len(room.adapted), "n_known_prompts": room.known_prompts}
         known |= {"n_traced": room.traced, "n_traced_tokens": room.traced_tokens}
+        known["n_traced_map"] = room.traced_tokens * config.n_layer
         known |= ranks(room.adapted)
     return known
 

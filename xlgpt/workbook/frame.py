@@ -49,7 +49,7 @@ LAYERS = "n_layer+1"  # the residual stream before the first block and after eac
 TITLED = ("key", "token", "n_head", "n_layer", LAYERS, 5)  # what a column is for, said above it
 UNITS = {"token": " tokens", "key": " tokens attended to", "n_head": " heads", "vocab_size": " tokens"}
 UNITS |= {"n_features": " features", "n_slices": " slices", "n_best": " places"}
-SINGULAR = {"n_head": "head", "n_slices": "slice", "n_layer": "block", "n_traced_tokens": "position"}
+SINGULAR = {"n_head": "head", "n_slices": "slice", "n_layer": "block"}
 
 
 @dataclass(frozen=True)
