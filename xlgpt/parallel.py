@@ -103,7 +103,6 @@ def _processes(doing: str, jobs: int | None) -> Iterator["Processes"]:
         yield found
     finally:
         found.end()
-        forget()
 
 
 class Processes:

@@ -60,7 +60,7 @@ def usual(book: Book, brief: bool, sorts: bool = True) -> list[list[Case]]:
     """What is tried unasked, in groups of cases that are like the one before, of which then little is calculated.
 
     Each group is calculated afresh, in whichever process. They are parted where next to nothing would stay as it was,
-    so that this costs little (2 % of a check of the bundled model), and not by how many processes there are, so that
+    so that this costs little (4 % of a check of the bundled model), and not by how many processes there are, so that
     the same is found with one and with seven.
     brief: few cases, for an engine or a model that takes long: the file's own, one that fills every row with all looks
     inside switched on and another choice in each, and one of a single token with all off. sorts: whether the engine can
