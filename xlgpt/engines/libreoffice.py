@@ -98,6 +98,7 @@ class LibreOffice(Engine):
         self._set = {cells: values for cells, values in inputs(book, book.prompt).items()}
         self._fresh, self._loading = True, True
         self._shown: dict[str, list[list[Any]]] = {}  # sheets that were read ahead, until something changes
+        self._sizes: dict[str, list[int]] = {}  # rows and columns in use; what is written beyond them is read by itself
         soffice = find_soffice()
         python = find_python(soffice)
         self._profile = Path(tempfile.mkdtemp(prefix="xlgpt-"))
@@ -164,7 +165,9 @@ class LibreOffice(Engine):
 
         To ask for a few cells takes as long as to read thousands.
         """
-        height, width = self._ask("used", sheet)
+        if sheet not in self._sizes:  # to find the end of a large sheet takes as long as to read a tenth of it
+            self._sizes[sheet] = self._ask("used", sheet)
+        height, width = self._sizes[sheet]
         if height * width <= SMALL_SHEET:
             self._shown[sheet] = self._ask("read", (sheet, 0, 0, height, width))
 
@@ -252,7 +255,7 @@ def _end(process: "subprocess.Popen[bytes]", started: list[psutil.Process]) -> N
     for each in family:
         with suppress(psutil.Error):
             each.terminate()
-    for each in psutil.wait_procs(family, timeout=0.3)[1]:  # its launcher takes 2 seconds to notice
+    for each in psutil.wait_procs(family, timeout=0.1)[1]:  # its launcher takes 2 seconds to notice
         with suppress(psutil.Error):
             each.kill()
     process.wait()
