@@ -13,6 +13,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # of two processes with two threads each, all wait for each other
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray

@@ -57,7 +57,7 @@ def test_another_prompt(path: Path, tmp_path: Path) -> None:
     assert not problems(book, read, book.prompt_of(PROMPT), book.settings)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_sampling_and_every_view(path: Path, tmp_path: Path) -> None:
     book = Book(path)
     prompt = book.prompt_of("Mike pulls out his")

@@ -125,7 +125,12 @@ def test_what_is_too_large_may_fit_with_fewer_digits(
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("file", "precision", "each"), [("book.xlsb", 2, 2.4), ("book.xlsb", 3, 2.8), ("book.xlsx", 3, 3.3)]
+    ("file", "precision", "each"),
+    [
+        ("book.xlsb", 2, 2.4),
+        pytest.param("book.xlsb", 3, 2.8, marks=pytest.mark.long),
+        pytest.param("book.xlsx", 3, 3.3, marks=pytest.mark.long),
+    ],
 )
 def test_a_weight_of_xl_takes_as_many_bytes_as_the_refusal_says(
     file: str, precision: int, each: float, tmp_path: Path
