@@ -96,9 +96,11 @@ def forget() -> None:
 
 @contextmanager
 def _processes(doing: str, jobs: int | None) -> Iterator["Processes"]:
-    from joblib import cpu_count  # here, since small models need none of it
+    if jobs is None:
+        from joblib import cpu_count  # here, since small models need none of it
 
-    found = Processes(jobs or cpu_count(), doing)
+        jobs = cpu_count()
+    found = Processes(jobs, doing)
     try:
         yield found
     finally:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 from rich.text import Text
+from threadpoolctl import threadpool_limits
 
 from xlgpt.errors import BadSubject, UsageError
 from xlgpt.interp.circuit import one_token
@@ -23,6 +24,7 @@ from xlgpt.model.tokenizer import check_text
 from xlgpt.progress import Progress, silent
 
 MOST_LOST = 5  # prompts that are named one by one
+SMALL = 3_000_000  # parameters; below, NumPy's threads wait for each other longer than they work
 TOKENS = ("subject", "last")  # whose last token's key is changed: the subject's, or the prompt's
 
 
@@ -129,18 +131,18 @@ def edit(
     known = Path(relations) if relations else found.companions.relations
     facts = read_relations(known) if known else ()
     texts = read_text(Path(text) if text else found.companions.text, found)
-    progress("Tracing", 0, 1)
-    site = _site(found, wording, subject, block, token)
-
-    behind = [f"{prefix}{wording}" for prefix in ("", *own_prefixes(found))]
-    place = Place(site.block, tuple(_prompts(found, behind, subject, site.token)))
-    adapter = rewrite(found, place, wanted, texts, Path(out).resolve().name, progress)
-    asked = {
-        "efficacy": [(found.tokenizer.decode(list(ids)), target) for ids, _ in place.prompts],
-        "paraphrases": [(other.replace(PLACE, subject), target) for other in paraphrases(facts, wording)],
-        "neighbours": list(neighbours(facts, wording, subject)),
-    }
-    shares = tuple(_share(name, cases, found, adapter) for name, cases in asked.items())
+    with threadpool_limits(1 if found.parameters <= SMALL else None):
+        progress("Tracing", 0, 1)
+        site = _site(found, wording, subject, block, token)
+        behind = [f"{prefix}{wording}" for prefix in ("", *own_prefixes(found))]
+        place = Place(site.block, tuple(_prompts(found, behind, subject, site.token)))
+        adapter = rewrite(found, place, wanted, texts, Path(out).resolve().name, progress)
+        asked = {
+            "efficacy": [(found.tokenizer.decode(list(ids)), target) for ids, _ in place.prompts],
+            "paraphrases": [(other.replace(PLACE, subject), target) for other in paraphrases(facts, wording)],
+            "neighbours": list(neighbours(facts, wording, subject)),
+        }
+        shares = tuple(_share(name, cases, found, adapter) for name, cases in asked.items())
     write_adapter(Path(out), adapter)
     return Edited(wording, subject, target, site.block, site.token, site.restored, adapter, Path(out), shares)
 
@@ -199,8 +201,7 @@ def _prompts(model: Model, wordings: Sequence[str], subject: str, token: str) ->
         text = wording.replace(PLACE, subject)
         ids = tuple(model.tokenizer.encode(text))
         if len(ids) <= model.config.n_positions:
-            start = len(wording[: wording.index(PLACE)])
-            within = subject_tokens(text, subject, model.tokenizer, start)
+            within = subject_tokens(text, subject, model.tokenizer, wording.index(PLACE))
             yield ids, within[-1] if token == "subject" else len(ids) - 1
 
 

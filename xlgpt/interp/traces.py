@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xlgpt.errors import BadSubject
 from xlgpt.interp.relations import read_relations, subject_of
 from xlgpt.interp.tracing import KINDS, Trace, subject_tokens, trace
 from xlgpt.model.checkpoint import Model, in_memory
@@ -30,8 +29,8 @@ def to_trace(model: Model, prompts: Sequence[str], subject: str | None) -> tuple
 
     Raises BadSubject, BadRelations.
     """
-    if subject is not None and (not subject or subject not in prompts[0]):
-        raise BadSubject(f"The subject {subject!r} is not in the prompt {prompts[0]!r}; capitals and spaces matter.")
+    if subject is not None:
+        subject_tokens(prompts[0], subject, model.tokenizer)  # is it there?
     file = model.companions.relations
     relations = read_relations(file) if file else ()
     subjects = [subject or subject_of(relations, prompts[0]), *(subject_of(relations, text) for text in prompts[1:])]
@@ -55,7 +54,7 @@ def trace_cells(model: Model, traced: Sequence[ToTrace]) -> dict[str, Values]:
     shown = [[tokenizer.shown(i) + MARK * (at in t.subject) for at, i in enumerate(t.ids)] for t in found]
     width = most_tokens(model, traced)
     cells = {
-        "kept.prompts": _column(one.prompt for one in traced),
+        "kept.prompts": _rows([(one.prompt,) for one in traced], 1),
         "kept.about": _rows(
             [(one.subject, tokenizer.shown(t.answer)) for one, t in zip(traced, found, strict=True)], 2
         ),
@@ -66,10 +65,6 @@ def trace_cells(model: Model, traced: Sequence[ToTrace]) -> dict[str, Values]:
         maps = (t.restored[kind].T.round(DECIMALS).ravel().tolist() for t in found)  # of [T, L]
         cells[f"kept.{kind}"] = _rows(list(maps), width * model.config.n_layer)
     return cells
-
-
-def _column(values: Any) -> Values:
-    return np.array([[value] for value in values], dtype=object)
 
 
 def _rows(rows: Sequence[Sequence[Any]], width: int) -> Values:

@@ -10,7 +10,6 @@ from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 
 from xlgpt.errors import BadSubject
 from xlgpt.model import reference
@@ -23,7 +22,6 @@ KINDS = ("resid_post", "attn_out", "mlp_out")  # the states that are put back, b
 DEVIATIONS = 3  # of the token vectors' numbers: how large the noise is
 SAMPLES = 10  # of the noise, over which everything is averaged
 SEED = 0
-SMALL = 3_000_000  # parameters; below, NumPy's threads wait for each other longer than they work
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,13 +76,6 @@ def trace(
     window: of attn_out and mlp_out so many blocks are put back together, around the one that is named: 10 of 48 as in
     the paper unless told, and at least one. The noise is normal, DEVIATIONS as wide as the numbers of wte, and seeded.
     """
-    with threadpool_limits(1 if model.parameters <= SMALL else None):
-        return _traced(model, ids, subject, samples, window, kinds)
-
-
-def _traced(
-    model: Model, ids: list[int], subject: range, samples: int, window: int | None, kinds: Sequence[str]
-) -> Trace:
     config = model.config
     window = max(1, config.n_layer * 10 // 48) if window is None else window
     clean = reference.forward(ids, model.weights, config)

@@ -17,16 +17,16 @@ def write_input(worksheet: Any, styles: Styles, plan: Plan, placed: Placed) -> N
     band, cells = placed.band, placed.cells
     worksheet.add_block(input_block(plan, placed, number_of(styles.cells[band.format][band.kind])))
     if band.list:
-        _check_length(plan, placed)
-        rule = {"validate": "list", "source": _offered(plan, band.list), "input_title": band.title[:32]}
+        offered = _offered(plan, band.list)
+        _check_length(plan, placed, offered)
+        rule = {"validate": "list", "source": offered, "input_title": band.title[:32]}
         corner = (cells.row + cells.height - 1, cells.column + cells.width - 1)
         others = {"show_error": False} if band.rows == "token" else {"error_type": "warning"}  # any token may be typed
         worksheet.data_validation(cells.row, cells.column, *corner, rule | others)
 
 
-def _check_length(plan: Plan, placed: Placed) -> None:
+def _check_length(plan: Plan, placed: Placed, offered: str | list[float | str]) -> None:
     """XlsxWriter would leave the list out. Raises TooLongForExcel."""
-    offered = _offered(plan, placed.band.list)
     length = len(offered if isinstance(offered, str) else ",".join(map(str, offered)))
     if length > MOST_CHARACTERS:
         raise TooLongForExcel(

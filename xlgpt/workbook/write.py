@@ -86,7 +86,8 @@ def _packing(
     """
     tensors = [tensor for sheet in sheets.values() for tensor in sheet]
     if sum(tensor.size for tensor in tensors) < WORTH_IT:
-        yield Tensor.rows, "1 process"
+        with workers("packed weights", 1) as alone:
+            yield Tensor.rows, str(alone)
         return
     files = tensors[0].weights.files()
     with (
