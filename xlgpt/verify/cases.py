@@ -63,19 +63,18 @@ def usual(book: Book, brief: bool, sorts: bool = True) -> list[list[Case]]:
     so that this costs little (4 % of a check of the bundled model), and not by how many processes there are, so that
     the same is found with one and with seven.
     brief: few cases, for an engine or a model that takes long: the file's own, one that fills every row with all looks
-    inside switched on and another choice in each, and one of a single token with all off. sorts: whether the engine can
-    choose among the most likely tokens.
+    inside switched on and another choice in each, two of its tokens typed, and one of a single token with all off.
+    sorts: whether the engine can choose among the most likely tokens.
     """
-    brief = brief or book.model.parameters > MANUAL_FROM
     choices = _Choices(book, sorts)
     one = book.prompt_of(beginning(book, PASSAGE, 1))
-    full = filling(book, book.context - 1)
     own = [Case(book.prompt, book.settings)] if book.prompt.ids else []
-    filled = [choices.case(full, 1, "every row, sampling")]
     single = [choices.off(one)]
+    if brief or book.model.parameters > MANUAL_FROM:
+        groups = [own, [_filled_and_typed(book, choices)], single]
+        return [group for group in groups if group]
+    filled = [choices.case(filling(book, book.context - 1), 1, "every row, sampling")]
     typed = list(_typed(book)) if own else []
-    if brief:
-        return [[*own, *typed[:1]], filled, single] if own else [filled, single]
     chosen = [choices.case(book.prompt, number, f"choices {number}") for number in (2, 0, 3)]
     written = filling(book, max(1, book.context - book.new_tokens // 2))
     long, *strange = (Case(prompt, book.settings, about) for prompt, about in _strange(book))
@@ -146,6 +145,18 @@ def _typed(book: Book) -> Iterator[Case]:
     yield case("no such token typed", {last // 2: "no such token"})
     yield case("typed below an empty row", {last + 2: word})
     yield Case(Prompt("", ()), case("", {row: word for row in range(3)}).settings, "all typed, and no prompt")
+
+
+def _filled_and_typed(book: Book, choices: "_Choices") -> Case:
+    """A prompt that leaves two rows: one for a typed token, one to write; another is typed over."""
+    if "typed_tokens" not in book.settings.cells or book.context < 4:
+        return choices.case(filling(book, book.context - 1), 1, "every row, sampling")
+    prompt = filling(book, book.context - 2)
+    last = len(prompt.ids)
+    word, other = (text for text in islice(_words(book), 2))
+    tokens = typed_cells({last // 2: word, last: other}, book.context)
+    settings = choices.case(prompt, 1, "").settings.changed({"typed_tokens": tokens})
+    return Case(prompt, settings, "every row, sampling, two tokens typed")
 
 
 def _words(book: Book) -> Iterator[str]:
