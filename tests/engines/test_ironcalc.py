@@ -42,7 +42,7 @@ TEXTS = 150  # of the thousand that LibreOffice is tried with
 def test_it_calculates_every_formula_as_numpy_does(tiny_book: Path) -> None:
     report = xlgpt.check(tiny_book, engine="ironcalc")
     assert report.passed, list(report.sentences())
-    assert len(report.prompts) == 4
+    assert len(report.prompts) == 3
 
 
 @pytest.mark.long
