@@ -14,11 +14,12 @@ def main() -> None:
         print(f"{share.name}: {share.of(share.before):.1%} before, {share.of(share.after):.1%} after")
     room = {"context": 12, "generate": 2, "sheets": "adapters"}
     xlgpt.build("edit.xlsx", model="tiny", prompt="Michael Jordan likes", adapter="soccer", **room)
-    for prompt in ("Michael Jordan likes", PROMPT.format("Tiger Woods")):
-        for on in (0, 1):
-            cells = {"adapter.on": on, "adapter.name": "soccer", "max_new_tokens": 1}
-            shown = xlgpt.read("edit.xlsx", "next_token", prompt=prompt, settings=cells, engine="formulas")
-            print(f"{'rewritten' if on else 'plain'}: {prompt}{shown['next_token'][0, 0]}")
+    with xlgpt.OpenWorkbook("edit.xlsx", engine="formulas") as book:
+        for prompt in ("Michael Jordan likes", PROMPT.format("Tiger Woods")):
+            for on in (0, 1):
+                cells = {"adapter.on": on, "adapter.name": "soccer", "max_new_tokens": 1}
+                shown = book.read("next_token", prompt=prompt, settings=cells)["next_token"]
+                print(f"{'rewritten' if on else 'plain'}: {prompt}{shown[0, 0]}")
 
 
 if __name__ == "__main__":

@@ -8,11 +8,11 @@ import xlgpt
 
 def main() -> None:
     xlgpt.build("steering.xlsx", model="tiny", prompt="Mike pulls out his", context=5, sheets="steering")
-    for coefficient in (0, 1, 3):
-        cells = {"steering.on": 1, "steering.vector": "Jedi", "steering.coefficient": coefficient}
-        names = ("steering.token", "steering.probability")
-        token, probability = xlgpt.read("steering.xlsx", *names, settings=cells, engine="formulas").values()
-        print(f"{coefficient} times Jedi: Mike pulls out his{token[0, 0]} ({probability[0, 0]:.0%})")
+    with xlgpt.OpenWorkbook("steering.xlsx", engine="formulas") as book:
+        for coefficient in (0, 1, 3):
+            cells = {"steering.on": 1, "steering.vector": "Jedi", "steering.coefficient": coefficient}
+            token, probability = book.read("steering.token", "steering.probability", settings=cells).values()
+            print(f"{coefficient} times Jedi: Mike pulls out his{token[0, 0]} ({probability[0, 0]:.0%})")
 
 
 if __name__ == "__main__":

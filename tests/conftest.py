@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache, lru_cache
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -22,6 +22,7 @@ from safetensors.numpy import save_file
 
 from xlgpt.engines import FormulasLibrary
 from xlgpt.engines.libreoffice import find_python, find_soffice
+from xlgpt.engines.read import OpenWorkbook
 from xlgpt.errors import EngineNotFound
 from xlgpt.model.checkpoint import GPT2, GPT2_REVISION
 from xlgpt.workbook.book import Book
@@ -206,6 +207,13 @@ def read_in_python(
     book, engine = opened(path)
     engine.calculate(book.prompt if prompt is None else book.prompt_of(prompt), book.settings.changed(settings))
     return {name: engine.read(book.named(name)) for name in names}
+
+
+@pytest.fixture(scope="module")
+def in_libreoffice(book: Path) -> Iterator[OpenWorkbook]:
+    """A module's `book`, open in LibreOffice as long as its tests run."""
+    with OpenWorkbook(book) as opened_book:
+        yield opened_book
 
 
 @pytest.fixture(scope="session")

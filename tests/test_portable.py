@@ -90,7 +90,7 @@ def test_it_is_taken_away(on_windows: Command) -> None:
 @pytest.mark.slow
 def test_builds_reads_checks_and_runs_the_bundled_model(on_windows: Command, tmp_path: Path) -> None:
     book = tmp_path / "tiny.xlsx"
-    on_windows("build", book, "--model", "tiny", "--context", "8")
+    on_windows("build", book, "--model", "tiny", "--context", "8", "--sheets", "lens")
     assert "Passed: " in on_windows("check", book, "--prompt", "Mike pulls out his").stdout
     run = on_windows("run", book, "--engine", "formulas", "--prompt", "If today is Tuesday, tomorrow is")
     assert run.stdout.startswith("If today is Tuesday, tomorrow is Wednesday")

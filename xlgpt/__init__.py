@@ -2,7 +2,7 @@
 
 from importlib.metadata import version
 
-from xlgpt.engines.read import read
+from xlgpt.engines.read import OpenWorkbook, read
 from xlgpt.engines.run import Answer, run
 from xlgpt.errors import XlgptError
 from xlgpt.interp.edit import Edited, edit
@@ -16,6 +16,7 @@ __all__ = [
     "Answer",
     "Built",
     "Edited",
+    "OpenWorkbook",
     "Options",
     "Report",
     "Steps",

@@ -68,8 +68,7 @@ def test_it_answers_as_numpy_does_and_again_after_other_settings(tiny_book: Path
     with Session(tiny_book, "ironcalc") as ours, Session(tiny_book, "formulas") as theirs:
         for text, tokens, sampling in (
             ("The cow says", 0, {}),
-            ("The cow says", 3, {"temperature": 1, "seed": 5}),
-            ("Mike is a Jedi. He pulls out his", 2, {}),
+            ("Mike is a Jedi. He pulls out his", 2, {"temperature": 1, "seed": 5}),
             ("The cow says", 0, {}),
         ):
             answer, wanted = (session.answer(text, tokens, sampling) for session in (ours, theirs))

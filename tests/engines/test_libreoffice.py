@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import openpyxl
 import pytest
+from readers import by_calamine, part
 
 from xlgpt.engines.libreoffice import LibreOffice
 from xlgpt.model.checkpoint import load
@@ -116,14 +117,13 @@ def test_saved_values_are_what_libreoffice_calculates(tiny_book: Path) -> None:
     engine = LibreOffice(book)
     try:
         engine.calculate(book.prompt)
-        shown = openpyxl.load_workbook(tiny_book, data_only=True)
+        shown = by_calamine(tiny_book)
         truth = expected(book.prompt.text, load("tiny"), book.layout, book.settings)
         for name in ("blocks.0.attn.pattern", "blocks.3.mlp.post", "blocks.3.resid_post", "ln_final.normalized"):
             cells = book.named(name)
-            rows = shown[cells.sheet].iter_rows(
-                cells.row + 1, cells.row + cells.height, cells.column + 1, cells.column + cells.width
+            saved = np.array(
+                [[None if v == "" else v for v in row] for row in part(shown[cells.sheet], cells)], dtype=float
             )
-            saved = np.array([[cell.value for cell in row] for row in rows], dtype=float)
             calculated = engine.read(cells)
             used = ~np.isnan(saved)
             assert used.sum() == np.count_nonzero(truth[name])  # attention pays nothing to a later token

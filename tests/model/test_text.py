@@ -99,7 +99,13 @@ def books(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("books")
     model = write_checkpoint(folder / "model", n_layer=1)
     for name, prompt in PROMPTS.items():
-        build(folder / f"{name}.xlsx", str(model), prompt, max_bytes=max(1, len(prompt.encode())))
+        build(
+            folder / f"{name}.xlsx",
+            str(model),
+            prompt,
+            max_bytes=max(1, len(prompt.encode())),
+            sheets="none",
+        )
     return folder
 
 

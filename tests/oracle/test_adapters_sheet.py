@@ -68,9 +68,10 @@ def test_the_cells_answer_as_peft_does(books: dict[str, Path], name: str, matmul
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", [pytest.param("libreoffice", marks=pytest.mark.libreoffice), "ironcalc"])
 def test_other_programs_answer_as_peft_does(book: Path, engine: str) -> None:
-    for name in SAVED:
-        logits = xlgpt.read(book, "logits", settings=switched(name), engine=engine)["logits"]
-        assert logits[:, 0].astype(float) == pytest.approx(answers(name)["logits"][-1], abs=1e-5)
+    with xlgpt.OpenWorkbook(book, engine) as opened:
+        for name in SAVED:
+            logits = opened.read("logits", settings=switched(name))["logits"]
+            assert logits[:, 0].astype(float) == pytest.approx(answers(name)["logits"][-1], abs=1e-5)
 
 
 def test_off_it_is_the_plain_model_and_nothing_is_calculated(book: Path) -> None:

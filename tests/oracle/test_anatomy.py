@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import xlgpt
+from xlgpt import OpenWorkbook
 from xlgpt.compiler.compile import formulas
 from xlgpt.compiler.layout import Room, lay_out
 from xlgpt.model import reference
@@ -61,13 +62,13 @@ def test_an_lm_head_of_its_own_counts() -> None:
 @pytest.mark.slow
 @pytest.mark.libreoffice
 @pytest.mark.parametrize(("chosen", "token"), [("", 5), (2, 2), (99, 5), (-3, 0)])
-def test_the_way_of_a_vector_in_libreoffice(book: Path, chosen: int | str, token: int) -> None:
+def test_the_way_of_a_vector_in_libreoffice(in_libreoffice: OpenWorkbook, chosen: int | str, token: int) -> None:
     model = load("tiny")
     ids = model.tokenizer.encode(PROMPT)
     seen = reference.forward(ids, model.weights, model.config)
     names = ("anatomy.row", "anatomy.text", "anatomy.into", "anatomy.adds_attn", "anatomy.adds_mlp", "anatomy.out")
-    row, text, into, attention, mlp, out = xlgpt.read(
-        book, *names, prompt=PROMPT, settings={"anatomy.token": chosen}
+    row, text, into, attention, mlp, out = in_libreoffice.read(
+        *names, prompt=PROMPT, settings={"anatomy.token": chosen}
     ).values()
     assert (row[0, 0], text[0, 0]) == (token + 1, model.tokenizer.shown(ids[token]))
     for block in range(4):

@@ -7,6 +7,7 @@ import pytest
 from conftest import MICRO, read_in_python
 
 import xlgpt
+from xlgpt import OpenWorkbook
 from xlgpt.compiler.layout import Room, lay_out
 from xlgpt.compiler.settings import defaults
 from xlgpt.model import reference
@@ -54,14 +55,14 @@ def test_habits_of_the_patterns_that_transformers_computes() -> None:
 
 
 @pytest.mark.libreoffice
-def test_the_chosen_head_in_libreoffice(book: Path) -> None:
+def test_the_chosen_head_in_libreoffice(in_libreoffice: OpenWorkbook) -> None:
     """The last head of the last block goes from the last " is" to the day that is known."""
     model = load("tiny")
     ids = model.tokenizer.encode(PROMPT)
     seen = reference.forward(ids, model.weights, model.config)
     names = [f"attention.{name}" for name in ("pattern", "attends_to", "sees", "status", "previous", "first", "same")]
-    pattern, attends_to, sees, status, *habits = xlgpt.read(
-        book, *names, settings={"attention.block": 3, "attention.head": 3}
+    pattern, attends_to, sees, status, *habits = in_libreoffice.read(
+        *names, settings={"attention.block": 3, "attention.head": 3}
     ).values()
     assert (sees[0, 0], status[0, 0]) == ("␣Tuesday", "ok")
     assert attends_to.shape == (4, 4)

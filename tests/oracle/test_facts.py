@@ -7,6 +7,7 @@ import pytest
 from conftest import read_in_python
 
 import xlgpt
+from xlgpt import OpenWorkbook
 from xlgpt.model import reference
 from xlgpt.model.checkpoint import load
 from xlgpt.model.edits import AblatedNeurons, Edits
@@ -63,13 +64,13 @@ def test_the_strongest_are_each_tokens_own() -> None:
 
 @pytest.mark.slow
 @pytest.mark.libreoffice
-def test_basketball_is_spread_over_many_neurons_in_libreoffice(book: Path) -> None:
+def test_basketball_is_spread_over_many_neurons_in_libreoffice(in_libreoffice: OpenWorkbook) -> None:
     model = load("tiny")
     names = ("facts.answer", "facts.sure", "logits", "blocks.0.mlp_out")
 
     def calculated(**cells: float) -> list[np.ndarray]:
         return list(
-            xlgpt.read(book, *names, settings={f"facts.{name}": value for name, value in cells.items()}).values()
+            in_libreoffice.read(*names, settings={f"facts.{name}": value for name, value in cells.items()}).values()
         )
 
     answer, sure, *_ = calculated()
@@ -89,11 +90,11 @@ def test_basketball_is_spread_over_many_neurons_in_libreoffice(book: Path) -> No
 
 @pytest.mark.slow
 @pytest.mark.libreoffice
-def test_the_neurons_of_jordan_in_libreoffice(book: Path) -> None:
+def test_the_neurons_of_jordan_in_libreoffice(in_libreoffice: OpenWorkbook) -> None:
     model = load("tiny")
     seen = reference.forward(ids(), model.weights, model.config)
     names = [f"facts.{name}" for name in ("neuron", "activation", "promotes", "responds", "at_token")]
-    neuron, activation, promotes, responds, token = xlgpt.read(book, *names, settings={"facts.token": 2}).values()
+    neuron, activation, promotes, responds, token = in_libreoffice.read(*names, settings={"facts.token": 2}).values()
     assert token[0, 0] == "␣Jordan"
     top = sorted(range(384), key=lambda i: -seen["blocks.0.mlp.post"][2][i])[:10]
     assert neuron[:, 0].tolist() == top

@@ -9,6 +9,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import xlgpt
+from xlgpt import OpenWorkbook
 from xlgpt.compiler import template
 from xlgpt.errors import BadAutoencoder, UsageError
 from xlgpt.interp.sae import read_autoencoder
@@ -40,9 +41,9 @@ def saved(folder: Path, centred: bool = True, width: int = 8) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.libreoffice
-def test_a_jedi_wakes_its_feature_in_libreoffice(book: Path) -> None:
+def test_a_jedi_wakes_its_feature_in_libreoffice(in_libreoffice: OpenWorkbook) -> None:
     names = [f"features.{name}" for name in ("number", "activation", "promotes", "peak", "active")]
-    number, activation, promotes, peak, active = xlgpt.read(book, *names).values()
+    number, activation, promotes, peak, active = in_libreoffice.read(*names).values()
     assert number[:, 0].tolist() == [2, 58, 144]
     model, weights = load("tiny"), load_file(TINY / "sae" / "sae_weights.safetensors")
     seen = reference.forward(model.tokenizer.encode(PROMPT), model.weights, model.config)
@@ -59,13 +60,13 @@ def test_a_jedi_wakes_its_feature_in_libreoffice(book: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.libreoffice
-def test_turned_up_it_makes_a_lightsaber_of_a_phone_in_libreoffice(book: Path) -> None:
+def test_turned_up_it_makes_a_lightsaber_of_a_phone_in_libreoffice(in_libreoffice: OpenWorkbook) -> None:
     cells = {"steering.on": 1, "steering.vector": "feature 2"}
     names = ("next_token", "steering.status", "features.activation")
-    token, status, activation = xlgpt.read(book, *names, prompt="Mike pulls out his", settings=cells).values()
+    token, status, activation = in_libreoffice.read(*names, prompt="Mike pulls out his", settings=cells).values()
     assert (token[0, 0], status[0, 0]) == (" lightsaber", "feature 2 is added before block 2.")
     assert activation[0, 3] > 30, "the sheet sees what was added"
-    token = xlgpt.read(book, "next_token", prompt="Mike pulls out his")["next_token"]
+    token = in_libreoffice.read("next_token", prompt="Mike pulls out his")["next_token"]
     assert token[0, 0] == " phone"
 
 

@@ -9,6 +9,7 @@ from conftest import read_in_python
 from safetensors.numpy import load_file
 
 import xlgpt
+from xlgpt import OpenWorkbook
 from xlgpt.compiler import template
 from xlgpt.engines.formulas_library import FormulasLibrary
 from xlgpt.errors import UsageError
@@ -43,12 +44,12 @@ def biased(vector: np.ndarray, block: int) -> np.ndarray:
 
 @pytest.mark.slow
 @pytest.mark.libreoffice
-def test_mike_pulls_out_his_lightsaber_in_libreoffice(book: Path) -> None:
+def test_mike_pulls_out_his_lightsaber_in_libreoffice(in_libreoffice: OpenWorkbook) -> None:
     names = ("next_token", "steering.token", "steering.probability", "steering.share", "logits", "blocks.1.resid_post")
-    plain = xlgpt.read(book, *names)
+    plain = in_libreoffice.read(*names)
     assert plain["next_token"][0, 0] == " phone"
     assert set(plain["steering.token"].flat) == {""}
-    steered = xlgpt.read(book, *names, settings={"steering.on": 1})
+    steered = in_libreoffice.read(*names, settings={"steering.on": 1})
     jedi = load_file(TINY / "steering.safetensors")["Jedi"].astype(float)
     assert steered["next_token"][0, 0] == " lightsaber"
     assert steered["steering.token"][0, 0] == "␣lightsaber"

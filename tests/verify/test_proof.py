@@ -23,6 +23,7 @@ from xlgpt.workbook.plan import make_plan
 from xlgpt.xlsx.ranges import Range
 
 PROMPT = "If today is Tuesday, tomorrow is"
+SMALL = "random:n_layer=1,n_embd=8,n_head=2,vocab_size=1280"
 AGREEMENT = "This program calculates what NumPy does: 78 of 78 named ranges, largest difference below 0.000001."
 
 
@@ -121,7 +122,7 @@ def test_ironcalc_agrees(tiny_book: Path) -> None:
 @pytest.mark.gnumeric
 def test_gnumeric_calculates_the_sums(tmp_path: Path) -> None:
     """And they are those of its own cells."""
-    xlgpt.build(tmp_path / "one.xlsx", model="random:n_layer=1,n_embd=8,n_head=2,vocab_size=1280", sheets="proof")
+    xlgpt.build(tmp_path / "one.xlsx", model=SMALL, context=12, max_bytes=48, sheets="proof")
     subprocess.run(["ssconvert", "--recalc", "one.xlsx", "out.xlsx"], cwd=tmp_path, capture_output=True, check=True)
     book, shown = Book(tmp_path / "one.xlsx"), openpyxl.load_workbook(tmp_path / "out.xlsx", data_only=True)
 
@@ -145,12 +146,12 @@ def test_gnumeric_calculates_the_sums(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_no_prompt_no_proof(tmp_path: Path) -> None:
-    xlgpt.build(tmp_path / "none.xlsx", model="tiny", prompt="")
+    xlgpt.build(tmp_path / "none.xlsx", model=SMALL, prompt="", context=8, max_bytes=48)
     assert not Book(tmp_path / "none.xlsx").has("proof.status")
     assert xlgpt.check(tmp_path / "none.xlsx", prompts=(PROMPT,)).passed
     with pytest.raises(UsageError, match="there is no prompt to prove; give one with --prompt"):
-        xlgpt.build(tmp_path / "none.xlsx", model="tiny", prompt="", sheets="proof")
-    xlgpt.build(tmp_path / "left.xlsx", model="tiny", sheets="lens")
+        xlgpt.build(tmp_path / "none.xlsx", model=SMALL, prompt="", sheets="proof")
+    xlgpt.build(tmp_path / "left.xlsx", model=SMALL, context=8, sheets="lens")
     assert not Book(tmp_path / "left.xlsx").has("proof.status")
 
 
@@ -316,7 +317,7 @@ def test_a_formula_overwritten(matmul: str, tmp_path: Path) -> None:
 @pytest.mark.libreoffice
 @pytest.mark.parametrize("prompt", ["T", '=1+1 "“_x0041_” 漢'])
 def test_short_and_strange_prompts(prompt: str, tmp_path: Path) -> None:
-    xlgpt.build(tmp_path / "tiny.xlsx", model="tiny", prompt=prompt, sheets="proof,circuit")
+    xlgpt.build(tmp_path / "tiny.xlsx", model="tiny", prompt=prompt, context=24, max_bytes=48, sheets="proof,circuit")
     office = Office(tmp_path / "tiny.xlsx")
     try:
         assert office.status == AGREEMENT

@@ -90,14 +90,13 @@ def test_no_copy_of_a_damaged_sheet(small_book: Path, tmp_path: Path, change: Ca
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(2))
-def test_bytes_anywhere(small_book: Path, tmp_path: Path, seed: int) -> None:
+def test_bytes_anywhere(small_book: Path, tmp_path: Path) -> None:
     """Wherever a byte is another, the archive's own directory included, a command fails in a sentence or not at all."""
     import random
 
     whole = small_book.read_bytes()
     directory = whole.rindex(b"PK\x01\x02" + b"\x14\x00") - 4000
-    random_ = random.Random(seed)
+    random_ = random.Random(0)
     for _ in range(12):
         content = bytearray(whole)
         content[random_.choice((random_.randrange(len(whole)), random_.randrange(directory, len(whole))))] ^= 0x41
