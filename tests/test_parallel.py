@@ -45,7 +45,7 @@ from xlgpt.xlsx.package import Packed
 
 distributed = pytest.importorskip("distributed", reason="Dask is not installed: pip install 'xlgpt[cluster]'")
 
-LARGE = "random:n_layer=2,n_embd=512"  # enough weights for others to pack them
+LARGE = "random:n_layer=2,n_embd=512,vocab_size=1280"  # enough weights for others to pack them
 SMALL = 100_000  # bytes
 
 
@@ -236,7 +236,8 @@ def test_a_circuit_is_the_same_wherever_it_is_sought(cluster: Any, tiny_book: Pa
 @pytest.mark.slow
 def test_a_worker_that_is_killed_is_replaced(book: Path) -> None:
     """In the middle of a check, which then ends with the same report."""
-    whole = xlgpt.check(book, jobs=1)
+    prompts = ("hello", "world", "the", "well")
+    whole = xlgpt.check(book, prompts=prompts, jobs=1)
     with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster:
         killed: list[int] = []
 
@@ -251,7 +252,7 @@ def test_a_worker_that_is_killed_is_replaced(book: Path) -> None:
 
         killing = threading.Thread(target=kill)
         killing.start()
-        report = xlgpt.check(book, cluster=cluster.scheduler_address)
+        report = xlgpt.check(book, prompts=prompts, cluster=cluster.scheduler_address)
         killing.join()
         with distributed.Client(cluster.scheduler_address, set_as_default=False) as client:
             client.wait_for_workers(2, timeout=60)

@@ -101,7 +101,16 @@ def test_builds_reads_checks_and_runs_the_bundled_model(on_windows: Command, tmp
 @pytest.mark.slow
 @pytest.mark.parametrize("jobs", ["1", "2"])
 def test_packs_weights_in_other_processes(on_windows: Command, tmp_path: Path, jobs: str) -> None:
-    size = ["--model", "random:n_layer=2,n_embd=512", "--context", "4", "--sheets", "none", "--jobs", jobs]
+    size = [
+        "--model",
+        "random:n_layer=2,n_embd=512,vocab_size=1280",
+        "--context",
+        "4",
+        "--sheets",
+        "none",
+        "--jobs",
+        jobs,
+    ]
     on_windows("build", tmp_path / "book.xlsx", *size)
     assert [path.name for path in tmp_path.iterdir() if path.name != "site"] == ["book.xlsx"]
 

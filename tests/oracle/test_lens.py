@@ -217,7 +217,6 @@ def test_without_a_token_it_is_empty(office: LibreOffice, lens_book: Path) -> No
 @pytest.mark.slow
 def test_check_sees_mistakes(lens_book: Path, tmp_path: Path) -> None:
     """A norm's weight for its bias, another token's embedding, a rank from 0, others."""
-    assert xlgpt.check(lens_book, prompts=(TUESDAY,)).passed
     mistakes = {
         "lens.logit": ("ln_f.weight", "ln_f.bias"),
         "lens.best_logit": ("65535-MOD", "65534-MOD"),

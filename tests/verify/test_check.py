@@ -111,8 +111,8 @@ def test_a_file_that_was_changed_is_read_again(small: Path, tmp_path: Path) -> N
 
 @pytest.mark.slow
 @pytest.mark.parametrize("rows", ["last", pytest.param(2, marks=pytest.mark.long)])
-def test_a_quick_look_says_what_it_left_out(rows: str | int, tiny_book: Path) -> None:
-    report = xlgpt.check(tiny_book, rows=rows)
+def test_a_quick_look_says_what_it_left_out(rows: str | int, small: Path) -> None:
+    report = xlgpt.check(small, rows=rows)
     assert report.passed
     assert any(f"--rows {rows}" in gap.why for gap in report.gaps)
     assert not any(prompt.end_to_end for prompt in report.prompts)
@@ -120,7 +120,7 @@ def test_a_quick_look_says_what_it_left_out(rows: str | int, tiny_book: Path) ->
     bands = {band.name: band.verdict for sheet in report.prompts[0].sheets for band in sheet.bands}
     assert bands["blocks.0.attn.q"] == "not checked"
     assert bands["logits"] == "ok"
-    whole = sum(len(Book(tiny_book).cells(sheet.sheet).formulas) for sheet in report.prompts[0].sheets)
+    whole = sum(len(Book(small).cells(sheet.sheet).formulas) for sheet in report.prompts[0].sheets)
     assert 0 < sum(sheet.formulas for sheet in report.prompts[0].sheets) < whole
 
 
@@ -167,16 +167,16 @@ def test_the_table_has_a_line_a_sheet(tiny_book: Path) -> None:
 
 
 @pytest.mark.slow
-def test_verbose_has_a_line_a_band(tiny_book: Path) -> None:
-    result = run_xlgpt("check", tiny_book, "--prompt", "If today is", "-v", env={"COLUMNS": "120"})
-    assert "  blocks.3.mlp.post" in result.stdout
+def test_verbose_has_a_line_a_band(small: Path) -> None:
+    result = run_xlgpt("check", small, "--prompt", "hello", "-v", env={"COLUMNS": "120"})
+    assert "  blocks.1.mlp.post" in result.stdout
     assert "    readable: IF(ISERROR(prompt)" in result.stdout
     assert "  labels and the like" in result.stdout
 
 
 @pytest.mark.slow
-def test_json_and_junit(tiny_book: Path, tmp_path: Path) -> None:
-    result = run_xlgpt("check", tiny_book, "--prompt", "One", "--json", "--junit", tmp_path / "junit.xml")
+def test_json_and_junit(small: Path, tmp_path: Path) -> None:
+    result = run_xlgpt("check", small, "--prompt", "hello", "--json", "--junit", tmp_path / "junit.xml")
     found = json.loads(result.stdout)
     assert found["passed"] is True
     assert found["prompts"][0]["sheets"][0]["bands"]

@@ -14,7 +14,7 @@ from xlgpt.workbook.book import Book
 sys.path.insert(0, str(Path(__file__).parents[2] / "bench"))
 from mutants import KINDS, Mutant, Outcome, by_value, mutants, name_mutants, written
 
-WHOLE = 4  # that are written into files, and given to check
+WHOLE = 2  # that are written into files, and given to check
 
 
 @pytest.fixture(scope="module")

@@ -212,8 +212,8 @@ def test_ironcalc_does_not_read_it(small: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("engine", ["formulas", pytest.param("libreoffice", marks=pytest.mark.libreoffice)])
-@pytest.mark.parametrize("digits", [None, 5])
+@pytest.mark.libreoffice
+@pytest.mark.parametrize(("engine", "digits"), [("formulas", None), ("libreoffice", None), ("libreoffice", 5)])
 def test_check_passes(tmp_path: Path, engine: str, digits: int | None) -> None:
     """For the prompt in the file, too, whose sums on the sheet Proof NumPy took of the weights as they stand here."""
     path = tmp_path / "tiny.xlsb"
