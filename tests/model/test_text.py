@@ -164,7 +164,7 @@ def model_that_says(make_checkpoint: Make, word: str) -> Path:
 @pytest.mark.parametrize("name", TOKENS)
 def test_the_next_token_is_shown_as_it_is(make_checkpoint: Make, tmp_path: Path, name: str) -> None:
     path, word = tmp_path / "book.xlsx", TOKENS[name]
-    build(path, str(model_that_says(make_checkpoint, word)), "hello", context=8)
+    build(path, str(model_that_says(make_checkpoint, word)), "hello", context=8, generate=1, sheets="none")
     book = load_workbook(path)
     sheet, cell = place(book, "next_token")
     assert texts(path, sheet)[cell] == word

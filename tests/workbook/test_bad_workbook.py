@@ -19,6 +19,7 @@ from xlgpt.workbook.book import Book
 
 Change = Callable[[bytes], bytes]
 STRINGS, SHEET = "xl/sharedStrings.xml", "xl/worksheets/sheet6.xml"
+SMALL = "random:n_layer=2,n_embd=16,n_head=2,vocab_size=1280"
 MEMORY = 300 << 20  # bytes that a command may take to refuse a workbook
 
 
@@ -26,7 +27,7 @@ MEMORY = 300 << 20  # bytes that a command may take to refuse a workbook
 def small_book(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A workbook that is quickly checked."""
     path = tmp_path_factory.mktemp("small") / "small.xlsx"
-    xlgpt.build(path, model="tiny", context=4, max_bytes=16, generate=1, sheets="circuit", prompt="One day")
+    xlgpt.build(path, SMALL, "One day", context=4, max_bytes=16, generate=1, sheets="circuit")
     return path
 
 
