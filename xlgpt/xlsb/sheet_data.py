@@ -5,6 +5,7 @@ All are records of the specification but for the short cells of a large model's 
 
 import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import lru_cache
 from itertools import groupby
 from typing import Any
 
@@ -58,6 +59,7 @@ _FORMULA = [("flags", "<u2"), ("length", "<u4"), ("token", "u1"), ("row", "<u4")
 NUMBER_MEMBERS = np.dtype([*_HEAD, ("value", "<f8"), *_FORMULA])
 EMPTY_MEMBERS = np.dtype([*_HEAD, ("value", "<u4"), *_FORMULA])  # the value: the length of the text
 _NUMBER = struct.Struct("<IIdHI")
+_BLANK, _WHOLE, _REAL = (struct.Struct(f"<BBII{value}") for value in ("", "I", "d"))  # id, size, column, style, value
 
 
 def number_rows(
@@ -126,16 +128,19 @@ class SheetData:
 
     def __init__(self, strings: Strings, compiler: Compiler):
         self._strings, self._compiler = strings, compiler
+        self._like: tuple[float | None, list[tuple[int, int]]] | None = None  # height and stretches of the row before
+        self._head = b"", b""  # before and behind its number
         self._moving: dict[int, tuple[Formula, Callable[[int], Compiled]]] = {}  # by column
         self.cells = self.formulas = 0  # written so far; cells without a value do not count
 
     def row(self, row: Row) -> bytes:
         """A row with all its cells."""
-        height = USUAL_HEIGHT if row.height is None else round(20 * row.height)
-        flags = USUAL if row.height is None else OWN_HEIGHT
-        spans = _spans((each.column, each.width) for each in row.cells if each.width)
-        head = RowHeader(row.number, 0, height, flags, spans).record()
-        return head + b"".join([self._cells(each, row.number) for each in row.cells])
+        like = row.height, [(each.column, each.width) for each in row.cells]
+        if like != self._like:
+            self._like, self._head = like, _head(*like)
+        before, behind = self._head
+        number = row.number.to_bytes(4, "little")
+        return b"".join([before, number, behind, *[self._cells(each, row.number) for each in row.cells]])
 
     def _cells(self, cells: Cells, number: int) -> bytes:
         match cells:
@@ -148,10 +153,10 @@ class SheetData:
 
     def _constant(self, cell: Constant) -> bytes:
         if cell.value is None:
-            return Blank(cell.column, cell.style).record()
+            return _BLANK.pack(Blank.identity, 8, cell.column, cell.style)
         self.cells += 1
         if isinstance(cell.value, str):
-            return SharedText(cell.column, cell.style, self._strings.index(cell.value)).record()
+            return _WHOLE.pack(SharedText.identity, 12, cell.column, cell.style, self._strings.index(cell.value))
         return _number(cell.column, cell.style, cell.value)
 
     def _calculated(self, cells: Calculated, number: int) -> Iterator[bytes]:
@@ -205,10 +210,20 @@ def _formula(column: int, style: int, shown: Any, formula: Compiled) -> bytes:
     return record(NumberFormula.identity, payload)
 
 
+def _head(height: float | None, stretches: list[tuple[int, int]]) -> tuple[bytes, bytes]:
+    """A row's header before and behind its number."""
+    twips, flags = (USUAL_HEIGHT, USUAL) if height is None else (round(20 * height), OWN_HEIGHT)
+    header = RowHeader(0, 0, twips, flags, _spans(stretches)).payload()
+    return record(RowHeader.identity, header)[: -len(header)], header[4:]
+
+
 def _members(column: int, width: int, style: int, shown: NDArray[Any], of: Range) -> Iterator[bytes]:
     """Cells side by side that an array formula fills; where nothing is to be shown, a text of no length."""
+    if not len(shown):
+        yield _empty(column, width, style, of)
+        return
     if shown.dtype != object and len(shown) == width and not np.isnan(shown).any():
-        yield _inner(column, style, shown, of, NUMBER_MEMBERS)
+        yield _inner(column, style, shown, of)
         return
     values = [*shown.tolist(), *[None] * (width - len(shown))]
     for kind, stretch in groupby(values, _kind_shown):
@@ -216,10 +231,10 @@ def _members(column: int, width: int, style: int, shown: NDArray[Any], of: Range
         if kind == "text":
             inner = member(Place(of.row, of.column))
             yield b"".join(_formula(column + i, style, text, inner) for i, text in enumerate(run))
+        elif kind == "number":
+            yield _inner(column, style, run, of)
         else:
-            yield _inner(
-                column, style, *((run, of, NUMBER_MEMBERS) if kind == "number" else ([0] * len(run), of, EMPTY_MEMBERS))
-            )
+            yield _empty(column, len(run), style, of)
         column += len(run)
 
 
@@ -229,28 +244,41 @@ def _kind_shown(value: Any) -> str:
     return "text" if isinstance(value, str) else "number"
 
 
-def _inner(column: int, style: int, shown: Sequence[Any] | NDArray[Any], of: Range, form: np.dtype[Any]) -> bytes:
-    """Cells side by side that an array formula fills, each with a number or each with nothing."""
-    made = np.zeros(len(shown), form)
+def _inner(column: int, style: int, shown: Sequence[Any] | NDArray[Any], of: Range) -> bytes:
+    """Cells side by side that an array formula fills, each with a number."""
+    made = _alike(column, len(shown), style, of.row, of.column, NUMBER_MEMBERS).copy()
+    made["value"] = shown
+    return made.tobytes()
+
+
+def _empty(column: int, width: int, style: int, of: Range) -> bytes:
+    """The same, each with nothing."""
+    return _alike(column, width, style, of.row, of.column, EMPTY_MEMBERS).tobytes() if width else b""
+
+
+@lru_cache(256)  # the rows of a tall formula have the same
+def _alike(column: int, width: int, style: int, first_row: int, first_column: int, form: np.dtype[Any]) -> NDArray[Any]:
+    """Cells side by side that an array formula fills, each 0 or with nothing."""
+    made = np.zeros(width, form)
     made["id"] = (NumberFormula if form is NUMBER_MEMBERS else TextFormula).identity
     made["size"], made["style"] = form.itemsize - 2, style
-    made["column"] = np.arange(column, column + len(shown))
-    made["value"], made["length"], made["token"], made["row"] = shown, 5, EXPRESSION_OF, of.row
-    made["extra"], made["first"] = 4, of.column
-    return made.tobytes()
+    made["column"] = np.arange(column, column + width)
+    made["length"], made["token"], made["row"] = 5, EXPRESSION_OF, first_row
+    made["extra"], made["first"] = 4, first_column
+    return made
 
 
 def _number(column: int, style: int, value: float) -> bytes:
     """A cell with a number; a whole one in 30 bits, where it fits."""
     if value == (whole := int(value)) and abs(whole) < WHOLE:
-        return Rk(column, style, (whole << 2 | 2) & 0xFFFFFFFF).record()
-    return Real(column, style, value).record()
+        return _WHOLE.pack(Rk.identity, 12, column, style, (whole << 2 | 2) & 0xFFFFFFFF)
+    return _REAL.pack(Real.identity, 16, column, style, value)
 
 
 def _spans(stretches: Iterable[tuple[int, int]]) -> tuple[Span, ...]:
     """Between which columns there are cells, in each 1,024; stretches: from the left, first column and how many."""
     found: dict[int, Span] = {}
-    for column, width in stretches:
+    for column, width in (stretch for stretch in stretches if stretch[1]):
         last = column + width - 1
         for segment in range(column // SEGMENT, last // SEGMENT + 1):
             first, end = max(column, segment * SEGMENT), min(last, (segment + 1) * SEGMENT - 1)

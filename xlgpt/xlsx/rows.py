@@ -100,15 +100,19 @@ def merged(labels: dict[int, list[Cells]], heights: dict[int, float], blocks: Se
     """All rows from the top, with the cells of single ones and of the blocks that reach there, from the left."""
     waiting = sorted(blocks, key=lambda block: -block.cells.row)
     ends = {row for block in blocks for row in range(block.cells.row, block.cells.row + block.cells.height)}
-    there: list[Block] = []
+    there, until = list[Block](), 0  # before this row, the blocks that are there stay the same
     for number in sorted(ends | labels.keys() | heights.keys()):
-        there = [block for block in there if number < block.cells.row + block.cells.height]
-        while waiting and waiting[-1].cells.row <= number:
-            there.append(waiting.pop())
+        if number >= until:
+            there = [block for block in there if number < block.cells.row + block.cells.height]
+            while waiting and waiting[-1].cells.row <= number:
+                there.append(waiting.pop())
+            changes = [block.cells.row + block.cells.height for block in there]
+            until = min(changes + [block.cells.row for block in waiting[-1:]], default=0)
         cells = list(labels.get(number, ()))
         for block in there:
             cells += block.row(number - block.cells.row)
-        cells.sort(key=_column)
+        if len(cells) > 1:
+            cells.sort(key=_column)
         yield Row(number, heights.get(number), cells)
 
 
