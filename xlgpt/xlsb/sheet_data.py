@@ -29,12 +29,12 @@ from xlgpt.xlsb.elements import block_of
 from xlgpt.xlsb.fields import Record
 from xlgpt.xlsb.place import Place
 from xlgpt.xlsb.ptg import EXPRESSION_OF
-from xlgpt.xlsb.records import record
+from xlgpt.xlsb.records import record, record_head
 from xlgpt.xlsb.scope import Kind
 from xlgpt.xlsb.styles import END_STRINGS, BeginStrings, SharedString
-from xlgpt.xlsb.tokens import Compiled, Compiler, member
+from xlgpt.xlsb.tokens import Alike, Compiled, Compiler, member
 from xlgpt.xlsx.cells import with_prefixes
-from xlgpt.xlsx.formula import Formula
+from xlgpt.xlsx.formula import Formulas, alone
 from xlgpt.xlsx.ranges import Range
 from xlgpt.xlsx.rows import Calculated, Cells, Constant, Numbers, Row
 
@@ -59,6 +59,7 @@ _FORMULA = [("flags", "<u2"), ("length", "<u4"), ("token", "u1"), ("row", "<u4")
 NUMBER_MEMBERS = np.dtype([*_HEAD, ("value", "<f8"), *_FORMULA])
 EMPTY_MEMBERS = np.dtype([*_HEAD, ("value", "<u4"), *_FORMULA])  # the value: the length of the text
 _NUMBER = struct.Struct("<IIdHI")
+_INT = struct.Struct("<I")
 _BLANK, _WHOLE, _REAL = (struct.Struct(f"<BBII{value}") for value in ("", "I", "d"))  # id, size, column, style, value
 
 
@@ -130,7 +131,7 @@ class SheetData:
         self._strings, self._compiler = strings, compiler
         self._like: tuple[float | None, list[tuple[int, int]]] | None = None  # height and stretches of the row before
         self._head = b"", b""  # before and behind its number
-        self._moving: dict[int, tuple[Formula, Callable[[int], Compiled]]] = {}  # by column
+        self._moving: dict[int, tuple[Formulas, Callable[[int], Compiled]]] = {}  # by column
         self.cells = self.formulas = 0  # written so far; cells without a value do not count
 
     def row(self, row: Row) -> bytes:
@@ -161,40 +162,104 @@ class SheetData:
 
     def _calculated(self, cells: Calculated, number: int) -> Iterator[bytes]:
         """Some formulas' cells in a row, and what they show."""
-        for formula in cells.formulas:
-            start, width = formula.cells.column - cells.column, formula.cells.width
-            shown = cells.values[start : start + width]
-            self.cells += width
-            if formula.is_array:
-                yield from self._array(formula, number, shown, cells.style)
+        for alike in cells.formulas:
+            start = alike.cells.column - cells.column
+            shown = cells.values[start : start + alike.width]
+            self.cells += alike.count * alike.cells.width
+            if alike.is_array and number != alike.cells.row:
+                yield from _members(alike.cells.column, alike.cells.width, cells.style, shown, alike.cells)
             else:
-                self.formulas += 1
-                yield _formula(formula.cells.column, cells.style, _first(shown), self._moved(formula, number))
+                self.formulas += alike.count
+                yield from self._alike(alike, number, shown, cells.style)
 
-    def _array(self, formula: Formula, number: int, shown: NDArray[Any], style: int) -> Iterator[bytes]:
-        """An array formula's cells in a row; behind the first of all stands the formula itself."""
-        cells = formula.cells
-        column, inner = cells.column, member(Place(cells.row, cells.column))
-        if number == cells.row:
-            self.formulas += 1
-            array = self._compiled(formula.text, Kind.ARRAY)
-            yield _formula(column, style, _first(shown), inner)
-            yield ArrayFormula(block_of(cells), 0, array).record()
-            column, shown = column + 1, shown[1:]
-        yield from _members(column, cells.column + cells.width - column, style, shown, cells)
+    def _alike(self, alike: Formulas, number: int, shown: NDArray[Any], style: int) -> Iterator[bytes]:
+        """Formulas side by side; behind the first cell of an array formula stands the formula itself."""
+        compiled = self._compiled(alike, number)
+        if compiled is None:
+            for i, formula in enumerate(alike.each()):
+                yield from self._alike(alone(formula), number, shown[i * alike.step :][: alike.cells.width], style)
+            return
+        if alike.step == 1 and alike.count > 1:
+            yield from _side_by_side(alike, style, shown, compiled)
+            return
+        for i in range(alike.count):
+            cells = alike.cells._replace(column=alike.cells.column + i * alike.step)
+            here = shown[i * alike.step :][: cells.width]
+            if alike.is_array:
+                yield _formula(cells.column, style, _first(here), member(Place(cells.row, cells.column)))
+                yield ArrayFormula(block_of(cells), 0, compiled.of(i)).record()
+                if cells.width > 1:
+                    yield from _members(cells.column + 1, cells.width - 1, style, here[1:], cells)
+            else:
+                yield _formula(cells.column, style, _first(here), compiled.of(i))
 
-    def _moved(self, formula: Formula, number: int) -> Compiled:
+    def _compiled(self, alike: Formulas, number: int) -> Alike | None:
+        """The tokens of formulas side by side, or of the cell of one that cells below share."""
+        kind = Kind.ARRAY if alike.is_array else Kind.CELL
+        if not alike.is_array and alike.cells.height > 1:
+            return Alike.one(self._moved(alike, number))
+        return self._compiler.alike(alike.written(with_prefixes), kind)
+
+    def _moved(self, formula: Formulas, number: int) -> Compiled:
         """The formula of a cell, of those that share one."""
-        if formula.cells.height == 1:
-            return self._compiled(formula.text, Kind.CELL)
         known = self._moving.get(formula.cells.column)
         if known is None or known[0] is not formula:
-            known = formula, self._compiler.moving(with_prefixes(formula.text))
+            known = formula, self._compiler.moving(with_prefixes(formula.texts()[0]))
             self._moving[formula.cells.column] = known
         return known[1](number - formula.cells.row)
 
-    def _compiled(self, text: str, kind: Kind) -> Compiled:
-        return self._compiler.compiled(with_prefixes(text), kind)
+
+def _side_by_side(alike: Formulas, style: int, shown: NDArray[Any], compiled: Alike) -> Iterator[bytes]:
+    """Formulas of a cell each, with no cell between them."""
+    values: list[Any] = [*shown.tolist(), *[None] * (alike.count - len(shown))]
+    done = 0
+    for kind, stretch in groupby(values, _kind_shown):
+        run = list(stretch)
+        first, last = done, done + len(run)
+        done = last
+        columns = np.arange(first, last) + alike.cells.column
+        row, tokens = alike.cells.row, compiled.tokens[first:last]
+        behind: list[bytes | NDArray[np.uint8]] = []
+        own: list[bytes | NDArray[np.uint8]] = [_INT.pack(tokens.shape[1]), tokens, _counted(compiled.extra)]
+        if alike.is_array:
+            corners = _INT.pack(row), _INT.pack(row), _bytes(columns), _bytes(columns)
+            behind = _record(ArrayFormula.identity, *corners, b"\0", *own)
+            own = [_INT.pack(5), bytes((EXPRESSION_OF,)), _INT.pack(row), _INT.pack(4), _bytes(columns)]
+        if kind == "text":
+            for i, text in enumerate(run):
+                tail = TextFormula(int(columns[i]), style, text, 0, Compiled(b"")).payload()[:-8]
+                yield _together(_record(TextFormula.identity, tail, *[_only(each, i) for each in own]))
+                yield _together([_only(each, i) for each in behind])
+            continue
+        identity = NumberFormula.identity if kind == "number" else TextFormula.identity
+        value = _bytes(run, "<f8") if kind == "number" else bytes(4)
+        yield _together([*_record(identity, _bytes(columns), _INT.pack(style), value, bytes(2), *own), *behind])
+
+
+def _record(identity: int, *fields: bytes | NDArray[np.uint8]) -> list[bytes | NDArray[np.uint8]]:
+    """Some records of one size: fields that are the same in all, or [records, bytes]."""
+    size = sum(len(each) if isinstance(each, bytes) else each.shape[1] for each in fields)
+    return [record_head(identity, size), *fields]
+
+
+def _only(field: bytes | NDArray[np.uint8], i: int) -> bytes:
+    return field if isinstance(field, bytes) else field[i].tobytes()
+
+
+def _together(fields: Sequence[bytes | NDArray[np.uint8]]) -> bytes:
+    """Records by their fields, one behind the other."""
+    count = max((len(each) for each in fields if not isinstance(each, bytes)), default=1)
+    wide = (np.broadcast_to(np.frombuffer(f, np.uint8), (count, len(f))) if isinstance(f, bytes) else f for f in fields)
+    return np.hstack([*wide]).tobytes() if fields else b""
+
+
+def _bytes(values: Any, form: str = "<u4") -> NDArray[np.uint8]:
+    """The bytes of each number."""
+    return np.asarray(values, form)[:, None].view(np.uint8)
+
+
+def _counted(extra: bytes) -> bytes:
+    return _INT.pack(len(extra)) + extra
 
 
 def _first(shown: NDArray[Any]) -> Any:

@@ -6,7 +6,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from xlgpt.xlsx.formula import Formula
+from xlgpt.xlsx.formula import Formulas
 from xlgpt.xlsx.ranges import Range
 
 
@@ -52,14 +52,14 @@ class Calculated:
 
     column: int
     style: int
-    formulas: Sequence[Formula]  # from the left; there may be gaps between them
+    formulas: Sequence[Formulas]  # from the left; there may be gaps between them
     values: NDArray[Any]
 
     @property
     def width(self) -> int:
         """How many cells they reach over."""
-        last = self.formulas[-1].cells if self.formulas else None
-        return last.column + last.width - self.column if last else 0
+        last = self.formulas[-1] if self.formulas else None
+        return last.cells.column + last.width - self.column if last else 0
 
     def shown(self, i: int) -> Any:
         """What the i-th of them shows; None where that is nothing."""
