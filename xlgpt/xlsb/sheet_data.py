@@ -183,15 +183,7 @@ class SheetData:
             yield from _side_by_side(alike, style, shown, compiled)
             return
         for i in range(alike.count):
-            cells = alike.cells._replace(column=alike.cells.column + i * alike.step)
-            here = shown[i * alike.step :][: cells.width]
-            if alike.is_array:
-                yield _formula(cells.column, style, _first(here), member(Place(cells.row, cells.column)))
-                yield ArrayFormula(block_of(cells), 0, compiled.of(i)).record()
-                if cells.width > 1:
-                    yield from _members(cells.column + 1, cells.width - 1, style, here[1:], cells)
-            else:
-                yield _formula(cells.column, style, _first(here), compiled.of(i))
+            yield from _one_of(alike, i, style, shown, compiled)
 
     def _compiled(self, alike: Formulas, number: int) -> Alike | None:
         """The tokens of formulas side by side, or of the cell of one that cells below share."""
@@ -209,57 +201,70 @@ class SheetData:
         return known[1](number - formula.cells.row)
 
 
+def _one_of(alike: Formulas, i: int, style: int, shown: NDArray[Any], compiled: Alike) -> Iterator[bytes]:
+    """The cells of one of some formulas side by side."""
+    start, cells = i * alike.step, alike.cells._replace(column=alike.cells.column + i * alike.step)
+    here = shown[start : start + cells.width]
+    if not alike.is_array:
+        yield _formula(cells.column, style, _first(here), compiled.of(i))
+        return
+    yield _formula(cells.column, style, _first(here), member(Place(cells.row, cells.column)))
+    yield ArrayFormula(block_of(cells), 0, compiled.of(i)).record()
+    if cells.width > 1:
+        yield from _members(cells.column + 1, cells.width - 1, style, here[1:], cells)
+
+
+Fields = list[bytes | NDArray[np.uint8]]  # of records of one size: the same in all, or [records, bytes]
+
+
 def _side_by_side(alike: Formulas, style: int, shown: NDArray[Any], compiled: Alike) -> Iterator[bytes]:
-    """Formulas of a cell each, with no cell between them."""
+    """Formulas of a cell each, with no cell between them: at once those that show numbers, or nothing."""
     values: list[Any] = [*shown.tolist(), *[None] * (alike.count - len(shown))]
-    done = 0
+    first = 0
     for kind, stretch in groupby(values, _kind_shown):
         run = list(stretch)
-        first, last = done, done + len(run)
-        done = last
-        columns = np.arange(first, last) + alike.cells.column
-        row, tokens = alike.cells.row, compiled.tokens[first:last]
-        behind: list[bytes | NDArray[np.uint8]] = []
-        own: list[bytes | NDArray[np.uint8]] = [_INT.pack(tokens.shape[1]), tokens, _counted(compiled.extra)]
-        if alike.is_array:
-            corners = _INT.pack(row), _INT.pack(row), _bytes(columns), _bytes(columns)
-            behind = _record(ArrayFormula.identity, *corners, b"\0", *own)
-            own = [_INT.pack(5), bytes((EXPRESSION_OF,)), _INT.pack(row), _INT.pack(4), _bytes(columns)]
+        last = first + len(run)
         if kind == "text":
-            for i, text in enumerate(run):
-                tail = TextFormula(int(columns[i]), style, text, 0, Compiled(b"")).payload()[:-8]
-                yield _together(_record(TextFormula.identity, tail, *[_only(each, i) for each in own]))
-                yield _together([_only(each, i) for each in behind])
-            continue
-        identity = NumberFormula.identity if kind == "number" else TextFormula.identity
-        value = _bytes(run, "<f8") if kind == "number" else bytes(4)
-        yield _together([*_record(identity, _bytes(columns), _INT.pack(style), value, bytes(2), *own), *behind])
+            for i in range(first, last):
+                yield from _one_of(alike, i, style, shown, compiled)
+        else:
+            columns = _bytes(np.arange(first, last) + alike.cells.column)
+            yield _together(_cells_of(alike, style, columns, run if kind == "number" else None, compiled, first, last))
+        first = last
 
 
-def _record(identity: int, *fields: bytes | NDArray[np.uint8]) -> list[bytes | NDArray[np.uint8]]:
-    """Some records of one size: fields that are the same in all, or [records, bytes]."""
+def _cells_of(
+    alike: Formulas, style: int, columns: NDArray[np.uint8], shown: list[Any] | None, compiled: Alike, *stretch: int
+) -> Fields:
+    """The records of a stretch of formulas of a cell each, by their fields. shown: numbers; None shows nothing."""
+    tokens, row = compiled.tokens[slice(*stretch)], _INT.pack(alike.cells.row)
+    formula: Fields = [_INT.pack(tokens.shape[1]), tokens, _INT.pack(len(compiled.extra)) + compiled.extra]
+    behind: Fields = []
+    if alike.is_array:
+        behind = _record(ArrayFormula.identity, row, row, columns, columns, b"\0", *formula)
+        formula = [_INT.pack(5) + bytes((EXPRESSION_OF,)) + row + _INT.pack(4), columns]  # as `member` has it
+    identity, value = (
+        (TextFormula.identity, bytes(4)) if shown is None else (NumberFormula.identity, _bytes(shown, "<f8"))
+    )
+    return [*_record(identity, columns, _INT.pack(style), value, bytes(2), *formula), *behind]
+
+
+def _record(identity: int, *fields: bytes | NDArray[np.uint8]) -> Fields:
+    """Records with these fields behind their head."""
     size = sum(len(each) if isinstance(each, bytes) else each.shape[1] for each in fields)
     return [record_head(identity, size), *fields]
 
 
-def _only(field: bytes | NDArray[np.uint8], i: int) -> bytes:
-    return field if isinstance(field, bytes) else field[i].tobytes()
-
-
-def _together(fields: Sequence[bytes | NDArray[np.uint8]]) -> bytes:
+def _together(fields: Fields) -> bytes:
     """Records by their fields, one behind the other."""
-    count = max((len(each) for each in fields if not isinstance(each, bytes)), default=1)
+    count = max(len(each) for each in fields if not isinstance(each, bytes))
     wide = (np.broadcast_to(np.frombuffer(f, np.uint8), (count, len(f))) if isinstance(f, bytes) else f for f in fields)
-    return np.hstack([*wide]).tobytes() if fields else b""
+    return np.hstack([*wide]).tobytes()
 
 
 def _bytes(values: Any, form: str = "<u4") -> NDArray[np.uint8]:
     """The bytes of each number."""
     return np.asarray(values, form)[:, None].view(np.uint8)
-
-
-def _counted(extra: bytes) -> bytes:
-    return _INT.pack(len(extra)) + extra
 
 
 def _first(shown: NDArray[Any]) -> Any:

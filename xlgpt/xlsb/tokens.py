@@ -82,7 +82,7 @@ class Compiler:
         return shape.over(parts[1::2]) if shape else self._writer(formula, kind, place).compiled()
 
     def alike(self, formulas: Formulas, kind: Kind) -> Alike | None:
-        """The tokens of formulas that are alike, given without `=`; None where these differ in more than their texts.
+        """The tokens of formulas that are alike, given without `=`; None where their bytes differ in more.
 
         Raises UnsupportedFormula as `compiled` does.
         """
