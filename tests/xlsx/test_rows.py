@@ -15,7 +15,7 @@ import xlgpt
 from xlgpt.errors import TemplateError
 from xlgpt.workbook.streamed_worksheet import StreamedWorksheet
 from xlgpt.xlsx.cells import SheetData, Strings
-from xlgpt.xlsx.formula import Formula
+from xlgpt.xlsx.formula import Formula, alone
 from xlgpt.xlsx.ranges import Range
 from xlgpt.xlsx.rows import Block, Calculated, Constant, Row
 from xlgpt.xlsx.worksheet import a1_range
@@ -52,7 +52,7 @@ def test_two_things_in_one_cell_are_refused(block: Block) -> None:
 
 def test_formulas_side_by_side_with_a_gap() -> None:
     """The values are those of the cells that they stand in, not of the formulas in turn."""
-    formulas = [Formula(Range("S", 0, column, 1, 2), "X", is_array=True) for column in (2, 6)]
+    formulas = [alone(Formula(Range("S", 0, column, 1, 2), "X", is_array=True)) for column in (2, 6)]
     row = Row(0, None, [Calculated(2, 0, formulas, np.arange(6.0))])
     xml = SheetData(Strings()).row(row).decode()
     assert [piece.split("<")[0] for piece in xml.split("<v>")[1:]] == ["0.0", "1.0", "4.0", "5.0"]

@@ -63,6 +63,7 @@ def _formulas(row: Row) -> Iterator[Formula]:
     """The formulas that begin in a row; one that cells below it share, for each of them."""
     for cells in row.cells:
         if isinstance(cells, Calculated):
-            for formula in cells.formulas:
-                if formula.cells.row == row.number:
-                    yield from formula.by_cell()
+            for alike in cells.formulas:
+                if alike.cells.row == row.number:
+                    for formula in alike.each():
+                        yield from formula.by_cell()

@@ -11,7 +11,7 @@ from xlgpt.model.notation import significant
 from xlgpt.oracle.values import Values, on_sheet
 from xlgpt.workbook.plan import Plan
 from xlgpt.workbook.tables import Table
-from xlgpt.xlsx.formula import Formula
+from xlgpt.xlsx.formula import Formulas
 from xlgpt.xlsx.ranges import Range
 from xlgpt.xlsx.rows import Block, Calculated, Constant, Numbers
 
@@ -33,12 +33,12 @@ class _BandRows:
     placed: Placed
 
     @cached_property
-    def formulas(self) -> list[Sequence[Formula]]:
+    def formulas(self) -> list[Sequence[Formulas]]:
         """Of each row, from the left."""
         cells, there = self.placed.cells, self.plan.formulas[self.placed.band.name]
         if all(formula.cells.height == cells.height for formula in there):
             return [tuple(there)] * cells.height
-        rows: list[list[Formula]] = [[] for _ in range(cells.height)]
+        rows: list[list[Formulas]] = [[] for _ in range(cells.height)]
         for formula in there:
             for row in range(formula.cells.row, formula.cells.row + formula.cells.height):
                 rows[row - cells.row].append(formula)

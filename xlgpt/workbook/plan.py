@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from xlgpt.compiler.compile import formulas
+from xlgpt.compiler.compile import lines
 from xlgpt.compiler.layout import Layout, Placed, Sheet, lay_out
 from xlgpt.compiler.settings import Settings, defaults
 from xlgpt.compiler.template import Matmul, Room
@@ -29,7 +29,7 @@ from xlgpt.oracle.views.adapters import plain_answers
 from xlgpt.oracle.views.proof import as_built
 from xlgpt.workbook.options import Options
 from xlgpt.workbook.tables import Table, tables
-from xlgpt.xlsx.formula import Formula
+from xlgpt.xlsx.formula import Formulas
 from xlgpt.xlsx.package import LIMIT, XLSB
 
 DEFAULT_PROMPT = "If today is Tuesday, tomorrow is"
@@ -39,6 +39,7 @@ DEFAULT_BYTES, SMALL_BYTES = 256, 128  # of a prompt; the smaller for a model th
 MOST_BYTES = 1000  # the sheet BPE merges has twice as many columns, and half their square in cells
 CELL_TEXT = 32_767  # characters in one cell, counted in UTF-16 (Excel's specifications and limits)
 MOST_CHARACTERS = 8192  # of a formula (Excel's specifications and limits)
+LONGEST_CORNER = len("$XFD$1048576")
 NAME = re.compile(r"[A-Za-z_][\w.]*")
 MANUAL_FROM = 3_000_000  # weights; above it a recalculation takes long enough to be asked for
 BARE_FROM = 10_000_000  # weights; above it a reference in each cell would make the file half as large again
@@ -88,14 +89,14 @@ class Plan:
         return [self._run, *(run_with_cache(text, self._run_model, self.layout, self.given) for text in others)]
 
     @cached_property
-    def formulas(self) -> dict[str, list[Formula]]:
+    def formulas(self) -> dict[str, list[Formulas]]:
         """Every formula of each band. Raises TemplateError, TooLongForExcel."""
         return {
             placed.band.name: self._formulas(sheet, placed) for sheet in self.layout.sheets for placed in sheet.bands
         }
 
-    def _formulas(self, sheet: Sheet, placed: Placed) -> list[Formula]:
-        found = list(formulas(self.layout, sheet, placed))
+    def _formulas(self, sheet: Sheet, placed: Placed) -> list[Formulas]:
+        found = list(lines(self.layout, sheet, placed))
         longest = max(map(self._length, found), default=0)
         if longest > MOST_CHARACTERS:
             raise TooLongForExcel(
@@ -104,12 +105,22 @@ class Plan:
             )
         return found
 
-    def _length(self, formula: Formula) -> int:
-        """How many characters it has; in an .xlsb, where it refers to cells in place of names."""
-        if self.notation is DECIMAL or len(formula.text) < MOST_CHARACTERS / 4:
-            return len(formula.text)
+    def _length(self, formulas: Formulas) -> int:
+        """How many characters the longest has; in an .xlsb, where they refer to cells in place of names.
+
+        Of those that are far from too long, about as many.
+        """
+        about = sum(len(piece) if isinstance(piece, str) else LONGEST_CORNER for piece in formulas.pieces)
+        if about < MOST_CHARACTERS / 4:
+            return about
+        if self.notation is DECIMAL:
+            return max(map(len, formulas.texts()))
         names = self.layout.names
-        return len(NAME.sub(lambda found: names[found[0]].absolute if found[0] in names else found[0], formula.text))
+        longer = (
+            NAME.sub(lambda found: names[found[0]].absolute if found[0] in names else found[0], text)
+            for text in formulas.texts()
+        )
+        return max(map(len, longer))
 
     @cached_property
     def values(self) -> dict[str, Values]:

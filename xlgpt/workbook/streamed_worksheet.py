@@ -7,7 +7,7 @@ import numpy as np
 from xlsxwriter.worksheet import CellBlankTuple, CellFormulaTuple, CellNumberTuple, CellStringTuple, Worksheet
 
 from xlgpt.errors import TemplateError
-from xlgpt.xlsx.formula import Formula
+from xlgpt.xlsx.formula import Formula, alone
 from xlgpt.xlsx.ranges import Range
 from xlgpt.xlsx.rows import Block, Calculated, Cells, Constant, Row, merged, overlapping
 from xlgpt.xlsx.worksheet import overlap
@@ -76,7 +76,7 @@ class StreamedWorksheet(Worksheet):  # type: ignore[misc]  # XlsxWriter has type
                 return Constant(column, style, self.str_table._get_shared_string(cell.string))
             case CellFormulaTuple():
                 formula = Formula(Range(self.name, row, column), cell.formula, False)
-                return Calculated(column, style, (formula,), np.array([cell.value], dtype=object))
+                return Calculated(column, style, (alone(formula),), np.array([cell.value], dtype=object))
             case CellBlankTuple():
                 return Constant(column, style, None)
         raise NotImplementedError(type(cell).__name__)

@@ -27,11 +27,12 @@ def head(part: bytes, place: int) -> tuple[int, int, int]:
 
 def record(identity: int, payload: bytes = b"") -> bytes:
     """A record as it stands in a part."""
-    return _head(identity, len(payload)) + payload
+    return record_head(identity, len(payload)) + payload
 
 
 @cache
-def _head(identity: int, size: int) -> bytes:
+def record_head(identity: int, size: int) -> bytes:
+    """A record's number, and the size of its payload."""
     id_bytes = bytes([identity]) if identity < 128 else bytes([identity & 127 | 128, identity >> 7])
     size_bytes = bytearray()
     while size > 127:

@@ -5,6 +5,7 @@ All are records of the specification but for the short cells of a large model's 
 
 import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import lru_cache
 from itertools import groupby
 from typing import Any
 
@@ -28,12 +29,12 @@ from xlgpt.xlsb.elements import block_of
 from xlgpt.xlsb.fields import Record
 from xlgpt.xlsb.place import Place
 from xlgpt.xlsb.ptg import EXPRESSION_OF
-from xlgpt.xlsb.records import record
+from xlgpt.xlsb.records import record, record_head
 from xlgpt.xlsb.scope import Kind
 from xlgpt.xlsb.styles import END_STRINGS, BeginStrings, SharedString
-from xlgpt.xlsb.tokens import Compiled, Compiler, member
+from xlgpt.xlsb.tokens import Alike, Compiled, Compiler, member
 from xlgpt.xlsx.cells import with_prefixes
-from xlgpt.xlsx.formula import Formula
+from xlgpt.xlsx.formula import Formulas, alone
 from xlgpt.xlsx.ranges import Range
 from xlgpt.xlsx.rows import Calculated, Cells, Constant, Numbers, Row
 
@@ -58,6 +59,8 @@ _FORMULA = [("flags", "<u2"), ("length", "<u4"), ("token", "u1"), ("row", "<u4")
 NUMBER_MEMBERS = np.dtype([*_HEAD, ("value", "<f8"), *_FORMULA])
 EMPTY_MEMBERS = np.dtype([*_HEAD, ("value", "<u4"), *_FORMULA])  # the value: the length of the text
 _NUMBER = struct.Struct("<IIdHI")
+_INT = struct.Struct("<I")
+_BLANK, _WHOLE, _REAL = (struct.Struct(f"<BBII{value}") for value in ("", "I", "d"))  # id, size, column, style, value
 
 
 def number_rows(
@@ -126,16 +129,19 @@ class SheetData:
 
     def __init__(self, strings: Strings, compiler: Compiler):
         self._strings, self._compiler = strings, compiler
-        self._moving: dict[int, tuple[Formula, Callable[[int], Compiled]]] = {}  # by column
+        self._like: tuple[float | None, list[tuple[int, int]]] | None = None  # height and stretches of the row before
+        self._head = b"", b""  # before and behind its number
+        self._moving: dict[int, tuple[Formulas, Callable[[int], Compiled]]] = {}  # by column
         self.cells = self.formulas = 0  # written so far; cells without a value do not count
 
     def row(self, row: Row) -> bytes:
         """A row with all its cells."""
-        height = USUAL_HEIGHT if row.height is None else round(20 * row.height)
-        flags = USUAL if row.height is None else OWN_HEIGHT
-        spans = _spans((each.column, each.width) for each in row.cells if each.width)
-        head = RowHeader(row.number, 0, height, flags, spans).record()
-        return head + b"".join([self._cells(each, row.number) for each in row.cells])
+        like = row.height, [(each.column, each.width) for each in row.cells]
+        if like != self._like:
+            self._like, self._head = like, _head(*like)
+        before, behind = self._head
+        number = row.number.to_bytes(4, "little")
+        return b"".join([before, number, behind, *[self._cells(each, row.number) for each in row.cells]])
 
     def _cells(self, cells: Cells, number: int) -> bytes:
         match cells:
@@ -148,48 +154,117 @@ class SheetData:
 
     def _constant(self, cell: Constant) -> bytes:
         if cell.value is None:
-            return Blank(cell.column, cell.style).record()
+            return _BLANK.pack(Blank.identity, 8, cell.column, cell.style)
         self.cells += 1
         if isinstance(cell.value, str):
-            return SharedText(cell.column, cell.style, self._strings.index(cell.value)).record()
+            return _WHOLE.pack(SharedText.identity, 12, cell.column, cell.style, self._strings.index(cell.value))
         return _number(cell.column, cell.style, cell.value)
 
     def _calculated(self, cells: Calculated, number: int) -> Iterator[bytes]:
         """Some formulas' cells in a row, and what they show."""
-        for formula in cells.formulas:
-            start, width = formula.cells.column - cells.column, formula.cells.width
-            shown = cells.values[start : start + width]
-            self.cells += width
-            if formula.is_array:
-                yield from self._array(formula, number, shown, cells.style)
+        for alike in cells.formulas:
+            start = alike.cells.column - cells.column
+            shown = cells.values[start : start + alike.width]
+            self.cells += alike.count * alike.cells.width
+            if alike.is_array and number != alike.cells.row:
+                yield from _members(alike.cells.column, alike.cells.width, cells.style, shown, alike.cells)
             else:
-                self.formulas += 1
-                yield _formula(formula.cells.column, cells.style, _first(shown), self._moved(formula, number))
+                self.formulas += alike.count
+                yield from self._alike(alike, number, shown, cells.style)
 
-    def _array(self, formula: Formula, number: int, shown: NDArray[Any], style: int) -> Iterator[bytes]:
-        """An array formula's cells in a row; behind the first of all stands the formula itself."""
-        cells = formula.cells
-        column, inner = cells.column, member(Place(cells.row, cells.column))
-        if number == cells.row:
-            self.formulas += 1
-            array = self._compiled(formula.text, Kind.ARRAY)
-            yield _formula(column, style, _first(shown), inner)
-            yield ArrayFormula(block_of(cells), 0, array).record()
-            column, shown = column + 1, shown[1:]
-        yield from _members(column, cells.column + cells.width - column, style, shown, cells)
+    def _alike(self, alike: Formulas, number: int, shown: NDArray[Any], style: int) -> Iterator[bytes]:
+        """Formulas side by side; behind the first cell of an array formula stands the formula itself."""
+        compiled = self._compiled(alike, number)
+        if compiled is None:
+            for i, formula in enumerate(alike.each()):
+                yield from self._alike(alone(formula), number, shown[i * alike.step :][: alike.cells.width], style)
+            return
+        if alike.step == 1 and alike.count > 1:
+            yield from _side_by_side(alike, style, shown, compiled)
+            return
+        for i in range(alike.count):
+            yield from _one_of(alike, i, style, shown, compiled)
 
-    def _moved(self, formula: Formula, number: int) -> Compiled:
+    def _compiled(self, alike: Formulas, number: int) -> Alike | None:
+        """The tokens of formulas side by side, or of the cell of one that cells below share."""
+        kind = Kind.ARRAY if alike.is_array else Kind.CELL
+        if not alike.is_array and alike.cells.height > 1:
+            return Alike.one(self._moved(alike, number))
+        return self._compiler.alike(alike.written(with_prefixes), kind)
+
+    def _moved(self, formula: Formulas, number: int) -> Compiled:
         """The formula of a cell, of those that share one."""
-        if formula.cells.height == 1:
-            return self._compiled(formula.text, Kind.CELL)
         known = self._moving.get(formula.cells.column)
         if known is None or known[0] is not formula:
-            known = formula, self._compiler.moving(with_prefixes(formula.text))
+            known = formula, self._compiler.moving(with_prefixes(formula.texts()[0]))
             self._moving[formula.cells.column] = known
         return known[1](number - formula.cells.row)
 
-    def _compiled(self, text: str, kind: Kind) -> Compiled:
-        return self._compiler.compiled(with_prefixes(text), kind)
+
+def _one_of(alike: Formulas, i: int, style: int, shown: NDArray[Any], compiled: Alike) -> Iterator[bytes]:
+    """The cells of one of some formulas side by side."""
+    start, cells = i * alike.step, alike.cells._replace(column=alike.cells.column + i * alike.step)
+    here = shown[start : start + cells.width]
+    if not alike.is_array:
+        yield _formula(cells.column, style, _first(here), compiled.of(i))
+        return
+    yield _formula(cells.column, style, _first(here), member(Place(cells.row, cells.column)))
+    yield ArrayFormula(block_of(cells), 0, compiled.of(i)).record()
+    if cells.width > 1:
+        yield from _members(cells.column + 1, cells.width - 1, style, here[1:], cells)
+
+
+Fields = list[bytes | NDArray[np.uint8]]  # of records of one size: the same in all, or [records, bytes]
+
+
+def _side_by_side(alike: Formulas, style: int, shown: NDArray[Any], compiled: Alike) -> Iterator[bytes]:
+    """Formulas of a cell each, with no cell between them: at once those that show numbers, or nothing."""
+    values: list[Any] = [*shown.tolist(), *[None] * (alike.count - len(shown))]
+    first = 0
+    for kind, stretch in groupby(values, _kind_shown):
+        run = list(stretch)
+        last = first + len(run)
+        if kind == "text":
+            for i in range(first, last):
+                yield from _one_of(alike, i, style, shown, compiled)
+        else:
+            columns = _bytes(np.arange(first, last) + alike.cells.column)
+            yield _together(_cells_of(alike, style, columns, run if kind == "number" else None, compiled, first, last))
+        first = last
+
+
+def _cells_of(
+    alike: Formulas, style: int, columns: NDArray[np.uint8], shown: list[Any] | None, compiled: Alike, *stretch: int
+) -> Fields:
+    """The records of a stretch of formulas of a cell each, by their fields. shown: numbers; None shows nothing."""
+    tokens, row = compiled.tokens[slice(*stretch)], _INT.pack(alike.cells.row)
+    formula: Fields = [_INT.pack(tokens.shape[1]), tokens, _INT.pack(len(compiled.extra)) + compiled.extra]
+    behind: Fields = []
+    if alike.is_array:
+        behind = _record(ArrayFormula.identity, row, row, columns, columns, b"\0", *formula)
+        formula = [_INT.pack(5) + bytes((EXPRESSION_OF,)) + row + _INT.pack(4), columns]  # as `member` has it
+    identity, value = (
+        (TextFormula.identity, bytes(4)) if shown is None else (NumberFormula.identity, _bytes(shown, "<f8"))
+    )
+    return [*_record(identity, columns, _INT.pack(style), value, bytes(2), *formula), *behind]
+
+
+def _record(identity: int, *fields: bytes | NDArray[np.uint8]) -> Fields:
+    """Records with these fields behind their head."""
+    size = sum(len(each) if isinstance(each, bytes) else each.shape[1] for each in fields)
+    return [record_head(identity, size), *fields]
+
+
+def _together(fields: Fields) -> bytes:
+    """Records by their fields, one behind the other."""
+    count = max(len(each) for each in fields if not isinstance(each, bytes))
+    wide = (np.broadcast_to(np.frombuffer(f, np.uint8), (count, len(f))) if isinstance(f, bytes) else f for f in fields)
+    return np.hstack([*wide]).tobytes()
+
+
+def _bytes(values: Any, form: str = "<u4") -> NDArray[np.uint8]:
+    """The bytes of each number."""
+    return np.asarray(values, form)[:, None].view(np.uint8)
 
 
 def _first(shown: NDArray[Any]) -> Any:
@@ -205,10 +280,20 @@ def _formula(column: int, style: int, shown: Any, formula: Compiled) -> bytes:
     return record(NumberFormula.identity, payload)
 
 
+def _head(height: float | None, stretches: list[tuple[int, int]]) -> tuple[bytes, bytes]:
+    """A row's header before and behind its number."""
+    twips, flags = (USUAL_HEIGHT, USUAL) if height is None else (round(20 * height), OWN_HEIGHT)
+    header = RowHeader(0, 0, twips, flags, _spans(stretches)).payload()
+    return record(RowHeader.identity, header)[: -len(header)], header[4:]
+
+
 def _members(column: int, width: int, style: int, shown: NDArray[Any], of: Range) -> Iterator[bytes]:
     """Cells side by side that an array formula fills; where nothing is to be shown, a text of no length."""
+    if not len(shown):
+        yield _empty(column, width, style, of)
+        return
     if shown.dtype != object and len(shown) == width and not np.isnan(shown).any():
-        yield _inner(column, style, shown, of, NUMBER_MEMBERS)
+        yield _inner(column, style, shown, of)
         return
     values = [*shown.tolist(), *[None] * (width - len(shown))]
     for kind, stretch in groupby(values, _kind_shown):
@@ -216,10 +301,10 @@ def _members(column: int, width: int, style: int, shown: NDArray[Any], of: Range
         if kind == "text":
             inner = member(Place(of.row, of.column))
             yield b"".join(_formula(column + i, style, text, inner) for i, text in enumerate(run))
+        elif kind == "number":
+            yield _inner(column, style, run, of)
         else:
-            yield _inner(
-                column, style, *((run, of, NUMBER_MEMBERS) if kind == "number" else ([0] * len(run), of, EMPTY_MEMBERS))
-            )
+            yield _empty(column, len(run), style, of)
         column += len(run)
 
 
@@ -229,28 +314,41 @@ def _kind_shown(value: Any) -> str:
     return "text" if isinstance(value, str) else "number"
 
 
-def _inner(column: int, style: int, shown: Sequence[Any] | NDArray[Any], of: Range, form: np.dtype[Any]) -> bytes:
-    """Cells side by side that an array formula fills, each with a number or each with nothing."""
-    made = np.zeros(len(shown), form)
+def _inner(column: int, style: int, shown: Sequence[Any] | NDArray[Any], of: Range) -> bytes:
+    """Cells side by side that an array formula fills, each with a number."""
+    made = _alike(column, len(shown), style, of.row, of.column, NUMBER_MEMBERS).copy()
+    made["value"] = shown
+    return made.tobytes()
+
+
+def _empty(column: int, width: int, style: int, of: Range) -> bytes:
+    """The same, each with nothing."""
+    return _alike(column, width, style, of.row, of.column, EMPTY_MEMBERS).tobytes() if width else b""
+
+
+@lru_cache(256)  # the rows of a tall formula have the same
+def _alike(column: int, width: int, style: int, first_row: int, first_column: int, form: np.dtype[Any]) -> NDArray[Any]:
+    """Cells side by side that an array formula fills, each 0 or with nothing."""
+    made = np.zeros(width, form)
     made["id"] = (NumberFormula if form is NUMBER_MEMBERS else TextFormula).identity
     made["size"], made["style"] = form.itemsize - 2, style
-    made["column"] = np.arange(column, column + len(shown))
-    made["value"], made["length"], made["token"], made["row"] = shown, 5, EXPRESSION_OF, of.row
-    made["extra"], made["first"] = 4, of.column
-    return made.tobytes()
+    made["column"] = np.arange(column, column + width)
+    made["length"], made["token"], made["row"] = 5, EXPRESSION_OF, first_row
+    made["extra"], made["first"] = 4, first_column
+    return made
 
 
 def _number(column: int, style: int, value: float) -> bytes:
     """A cell with a number; a whole one in 30 bits, where it fits."""
     if value == (whole := int(value)) and abs(whole) < WHOLE:
-        return Rk(column, style, (whole << 2 | 2) & 0xFFFFFFFF).record()
-    return Real(column, style, value).record()
+        return _WHOLE.pack(Rk.identity, 12, column, style, (whole << 2 | 2) & 0xFFFFFFFF)
+    return _REAL.pack(Real.identity, 16, column, style, value)
 
 
 def _spans(stretches: Iterable[tuple[int, int]]) -> tuple[Span, ...]:
     """Between which columns there are cells, in each 1,024; stretches: from the left, first column and how many."""
     found: dict[int, Span] = {}
-    for column, width in stretches:
+    for column, width in (stretch for stretch in stretches if stretch[1]):
         last = column + width - 1
         for segment in range(column // SEGMENT, last // SEGMENT + 1):
             first, end = max(column, segment * SEGMENT), min(last, (segment + 1) * SEGMENT - 1)

@@ -5,16 +5,22 @@ import re
 import struct
 from collections.abc import Callable, Mapping
 from functools import lru_cache
-from itertools import chain
+from itertools import accumulate, chain
 from types import MappingProxyType
 from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from xlgpt.errors import UnsupportedFormula
 from xlgpt.xlsb import ptg
 from xlgpt.xlsb.functions import BY_NAME, FUNCTIONS, FUTURE
 from xlgpt.xlsb.parse import Array, Binary, Call, Cells, Constant, Error, Name, Node, Paren, Unary, parse
-from xlgpt.xlsb.place import COLUMN_MASK, ORIGIN, Corner, Place, read_cells
+from xlgpt.xlsb.place import COLUMN_MASK, COLUMN_MOVES, ORIGIN, ROW_MOVES, Place, read_cells
+from xlgpt.xlsb.place import Corner as Cell
 from xlgpt.xlsb.scope import Kind, Scope
+from xlgpt.xlsx.formula import Corner, Formulas, Number
+from xlgpt.xlsx.ranges import Whole
 
 _CELL = re.compile(r"(?<![\w.$'\"\\])(\$?[A-Z]{1,3}\$?[1-9][0-9]{0,6})(?![\w.(!])")
 _VARYING = re.compile(  # cells, and numbers below 10,000 to which no minus belongs
@@ -28,6 +34,22 @@ class Compiled(NamedTuple):
 
     tokens: bytes
     extra: bytes = b""
+
+
+class Alike(NamedTuple):
+    """The tokens of formulas that are alike, [formulas, bytes], and what stands behind those of each."""
+
+    tokens: NDArray[np.uint8]
+    extra: bytes = b""
+
+    @classmethod
+    def one(cls, compiled: Compiled) -> "Alike":
+        """Of one formula."""
+        return cls(np.frombuffer(compiled.tokens, np.uint8)[None], compiled.extra)
+
+    def of(self, i: int) -> Compiled:
+        """Those of the i-th."""
+        return Compiled(self.tokens[i].tobytes(), self.extra)
 
 
 def member(first: Place) -> Compiled:
@@ -44,7 +66,7 @@ class Compiler:
 
     def __init__(self, scope: Scope, sheet: str | None = None, cells: Mapping[str, str] = MappingProxyType({})):
         self._scope, self._sheet, self._cells = scope, sheet, cells
-        self._shapes: dict[tuple[Kind, str], _Shape] = {}
+        self._shapes: dict[tuple[Kind, str], _Shape | None] = {}
 
     def compiled(self, formula: str, kind: Kind = Kind.CELL, place: Place = ORIGIN) -> Compiled:
         """The tokens of a formula, given without its `=`.
@@ -56,15 +78,43 @@ class Compiler:
         if kind.relative or kind is Kind.NAME:
             return self._writer(formula, kind, place).compiled()
         parts = _VARYING.split(formula)
-        varying, key = parts[1::2], (kind, "\0".join(parts[::2]))
-        shape = self._shapes.get(key)
-        if shape is None:
-            writer = self._writer(formula, kind, place)
+        shape = self._shape(formula, kind, parts)
+        return shape.over(parts[1::2]) if shape else self._writer(formula, kind, place).compiled()
+
+    def alike(self, formulas: Formulas, kind: Kind) -> Alike | None:
+        """The tokens of formulas that are alike, given without `=`; None where their bytes differ in more.
+
+        Raises UnsupportedFormula as `compiled` does.
+        """
+        if formulas.count == 1:
+            (text,) = formulas.texts()
+            return Alike.one(self.compiled(text, kind))
+        varying = [piece for piece in formulas.pieces if not isinstance(piece, str)]
+        starts, text = [], ""
+        for piece in formulas.pieces:
+            starts += [] if isinstance(piece, str) else [len(text)]
+            text += piece if isinstance(piece, str) else piece.texts(formulas.count)[0]
+        parts = _VARYING.split(text)
+        shape = self._shape(text, kind, parts)
+        ends = list(accumulate(map(len, parts)))
+        places = {end: i for i, end in enumerate(ends[::2])}  # where each of what may vary begins
+        if not shape or any(start not in places for start in starts) or not all(map(_is_small, varying)):
+            return None
+        first = shape.over(parts[1::2])
+        tokens = np.tile(np.frombuffer(first.tokens, np.uint8), (formulas.count, 1))
+        for start, piece in zip(starts, varying, strict=True):
+            for at, values, form in zip(shape.fields[places[start]], *_values(piece), strict=True):
+                tokens[:, at : at + int(form[2])].view(form)[:, 0] = values
+        return Alike(tokens, first.extra)
+
+    def _shape(self, formula: str, kind: Kind, parts: list[str]) -> "_Shape | None":
+        """What a formula is but for its cells and small numbers; None where more depends on them."""
+        key = kind, "\0".join(parts[::2])
+        if key not in self._shapes:
+            writer = self._writer(formula, kind, ORIGIN)
             result = writer.compiled()
-            if writer.varying == varying:
-                self._shapes[key] = _Shape.of(result, writer.fields)
-            return result
-        return shape.over(varying)
+            self._shapes[key] = _Shape.of(result, writer.fields) if writer.varying == parts[1::2] else None
+        return self._shapes[key]
 
     def _writer(self, formula: str, kind: Kind, place: Place) -> "_Writer":
         return _Writer(formula, self._scope, self._sheet, kind, place, self._cells)
@@ -97,6 +147,7 @@ class _Shape(NamedTuple):
     template: bytes
     order: tuple[int, ...]
     extra: bytes
+    fields: list[tuple[int, ...]]
 
     @classmethod
     def of(cls, compiled: Compiled, fields: list[tuple[int, ...]]) -> "_Shape":
@@ -108,7 +159,7 @@ class _Shape(NamedTuple):
             template += compiled.tokens[done:at].replace(b"%", b"%%") + b"%b"
             done = at + size
         template += compiled.tokens[done:].replace(b"%", b"%%")
-        return cls(template, tuple(order), compiled.extra)
+        return cls(template, tuple(order), compiled.extra, fields)
 
     def over(self, varying: list[str]) -> Compiled:
         """The same formula over other cells, with other numbers."""
@@ -117,6 +168,19 @@ class _Shape(NamedTuple):
 
 
 _parsed = lru_cache(1 << 12)(parse)  # of cells that stand for names
+
+
+def _is_small(piece: Corner | Number) -> bool:
+    """Whether a number has so few digits that it stands as one that may vary."""
+    return isinstance(piece, Corner) or np.max(piece.values) < 10_000
+
+
+def _values(piece: Corner | Number) -> tuple[tuple[Whole, ...], tuple[str, ...]]:
+    """A row and a column as tokens have them, or a number; and their forms."""
+    if isinstance(piece, Number):
+        return (piece.values,), ("<u2",)
+    flags = (0 if piece.column_stays else COLUMN_MOVES) | (0 if piece.row_stays else ROW_MOVES)
+    return (piece.row, piece.column | flags), ("<u4", "<u2")
 
 
 @lru_cache(1 << 16)
@@ -289,7 +353,7 @@ class _Writer:
         self._cells(node, base)
         del self.varying[count:], self.fields[count:]
 
-    def _corners(self, node: Cells, corners: tuple[Corner, ...]) -> None:
+    def _corners(self, node: Cells, corners: tuple[Cell, ...]) -> None:
         if self._kind.relative:
             corners = tuple(corner.seen_from(self._place) for corner in corners)
         start, count = len(self._tokens), len(corners)

@@ -11,7 +11,7 @@ import orjson
 from numpy.typing import NDArray
 
 from xlgpt.xlsx.archive import MAIN
-from xlgpt.xlsx.formula import Formula
+from xlgpt.xlsx.formula import Formulas
 from xlgpt.xlsx.ranges import column_letters
 from xlgpt.xlsx.rows import Calculated, Cells, Constant, Numbers, Row
 
@@ -108,26 +108,32 @@ class SheetData:
 
     def _calculated(self, cells: Calculated, number: int) -> bytes:
         """Some formulas' cells in a row, and what they show."""
-        shown, pieces = _shown(cells.values), []
-        for formula in cells.formulas:
-            start = formula.cells.column - cells.column
-            pieces.append(self._formula(formula, number, shown[start : start + formula.cells.width], cells.style))
-            self.cells += formula.cells.width
+        shown, pieces = _shown(cells.values), list[bytes]()
+        for alike in cells.formulas:
+            self.cells += alike.count * alike.cells.width
+            start = alike.cells.column - cells.column
+            pieces += self._alike(alike, number, shown[start : start + alike.width], cells.style)
         return b"".join(pieces)
 
-    def _formula(self, formula: Formula, number: int, shown: list[bytes], style: int) -> bytes:
-        """A formula's cells in a row. The first of all holds it; of those that share it, each says so."""
-        cells = formula.cells
-        is_first, is_shared = number == cells.row + 1, not formula.is_array and cells.height > 1
+    def _alike(self, alike: Formulas, number: int, shown: list[bytes], style: int) -> Iterator[bytes]:
+        """Formulas side by side. The first cell of all holds each; of those that share it, each says so."""
+        cells, width = alike.cells, alike.cells.width
+        is_first, is_shared = number == cells.row + 1, not alike.is_array and cells.height > 1
+        if not (is_first or is_shared):
+            yield self._results(cells.column, width, number, shown, style)
+            return
+        self.formulas += alike.count
         if is_first and is_shared:
             self._groups[cells.column] = len(self._groups)
-        if not (is_first or is_shared):
-            return self._results(cells.column, cells.width, number, shown, style)
-        self.formulas += 1
-        kind, value = (shown[0] if shown else NOTHING).split(b"><v>", 1)
-        text = self._text(formula, is_first, is_shared)
-        head = b'<c r="%b%d" s="%d"%b><f%b<v>%b</v></c>' % (_letters(cells.column), number, style, kind, text, value)
-        return head + self._results(cells.column + 1, cells.width - 1, number, shown[1:], style)
+        texts = alike.written(_written).texts() if is_first else [""]
+        for i, text in enumerate(texts):
+            start = i * alike.step
+            column, here = cells.column + start, shown[start : start + width]
+            kind, value = (here[0] if here else NOTHING).split(b"><v>", 1)
+            formula = self._text(alike, column, text.encode(), is_first, is_shared)
+            yield b'<c r="%b%d" s="%d"%b><f%b<v>%b</v></c>' % (_letters(column), number, style, kind, formula, value)
+            if width > 1:
+                yield self._results(column + 1, width - 1, number, here[1:], style)
 
     def _results(self, column: int, width: int, number: int, shown: list[bytes], style: int) -> bytes:
         """Cells that a formula fills besides its first; without values they are empty."""
@@ -135,14 +141,14 @@ class SheetData:
             return _side_by_side(shown, column, number, style) if width else b""
         return _blank_template(column, width).replace(b"#", b"%d" % number).replace(b"@", b"%d" % style)
 
-    def _text(self, formula: Formula, is_first: bool, is_shared: bool) -> bytes:
+    def _text(self, alike: Formulas, column: int, text: bytes, is_first: bool, is_shared: bool) -> bytes:
         """What stands behind `<f`: the formula, or which one it shares."""
-        if not (is_shared or formula.is_array):
-            return b">%b</f>" % _written(formula.text)
+        if not (is_shared or alike.is_array):
+            return b">%b</f>" % text
         if not is_first:
-            return b' t="shared" si="%d"/>' % self._groups[formula.cells.column]
-        kind = b"array" if formula.is_array else b'shared" si="%d' % self._groups[formula.cells.column]
-        return b' t="%b" ref="%b">%b</f>' % (kind, formula.cells.a1.encode(), _written(formula.text))
+            return b' t="shared" si="%d"/>' % self._groups[column]
+        kind = b"array" if alike.is_array else b'shared" si="%d' % self._groups[column]
+        return b' t="%b" ref="%b">%b</f>' % (kind, alike.cells._replace(column=column).a1.encode(), text)
 
 
 def printed(value: float) -> bytes:
@@ -172,9 +178,9 @@ def _blank_template(column: int, width: int) -> bytes:
     return b"".join(b'<c r="%b#" s="@"/>' % _letters(i) for i in range(column, column + width))
 
 
-def _written(formula: str) -> bytes:
-    """A formula as the file holds it."""
-    return escape(with_prefixes(formula)).encode()
+def _written(formula: str) -> str:
+    """A formula, or a piece of one, as the file holds it."""
+    return escape(with_prefixes(formula))
 
 
 def with_prefixes(formula: str) -> str:

@@ -1,9 +1,12 @@
 """Cells and blocks of them, and how formulas write them."""
 
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from numpy.typing import NDArray
 
 MAX_ROWS, MAX_COLUMNS = 1_048_576, 16_384  # ECMA-376 leaves it open; Excel and LibreOffice agree on these
+Whole = int | NDArray[Any]  # a whole number, or one for each of some cells
 
 
 @cache

@@ -6,7 +6,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from xlgpt.xlsx.formula import Formula
+from xlgpt.xlsx.formula import Formulas
 from xlgpt.xlsx.ranges import Range
 
 
@@ -52,14 +52,14 @@ class Calculated:
 
     column: int
     style: int
-    formulas: Sequence[Formula]  # from the left; there may be gaps between them
+    formulas: Sequence[Formulas]  # from the left; there may be gaps between them
     values: NDArray[Any]
 
     @property
     def width(self) -> int:
         """How many cells they reach over."""
-        last = self.formulas[-1].cells if self.formulas else None
-        return last.column + last.width - self.column if last else 0
+        last = self.formulas[-1] if self.formulas else None
+        return last.cells.column + last.width - self.column if last else 0
 
     def shown(self, i: int) -> Any:
         """What the i-th of them shows; None where that is nothing."""
@@ -100,15 +100,19 @@ def merged(labels: dict[int, list[Cells]], heights: dict[int, float], blocks: Se
     """All rows from the top, with the cells of single ones and of the blocks that reach there, from the left."""
     waiting = sorted(blocks, key=lambda block: -block.cells.row)
     ends = {row for block in blocks for row in range(block.cells.row, block.cells.row + block.cells.height)}
-    there: list[Block] = []
+    there, until = list[Block](), 0  # before this row, the blocks that are there stay the same
     for number in sorted(ends | labels.keys() | heights.keys()):
-        there = [block for block in there if number < block.cells.row + block.cells.height]
-        while waiting and waiting[-1].cells.row <= number:
-            there.append(waiting.pop())
+        if number >= until:
+            there = [block for block in there if number < block.cells.row + block.cells.height]
+            while waiting and waiting[-1].cells.row <= number:
+                there.append(waiting.pop())
+            changes = [block.cells.row + block.cells.height for block in there]
+            until = min(changes + [block.cells.row for block in waiting[-1:]], default=0)
         cells = list(labels.get(number, ()))
         for block in there:
             cells += block.row(number - block.cells.row)
-        cells.sort(key=_column)
+        if len(cells) > 1:
+            cells.sort(key=_column)
         yield Row(number, heights.get(number), cells)
 
 
