@@ -26,7 +26,7 @@ class Notation:
     """
 
     rounded: Callable[[Singles, int], Singles]
-    read: Callable[[Singles], Doubles]
+    read: Callable[[Singles], Singles | Doubles]
     bytes_a_weight: Mapping[int, float]
     least: int
 
@@ -91,9 +91,9 @@ def cut(numbers: Singles, digits: int) -> Singles:
     return result
 
 
-def exactly(numbers: Singles) -> Doubles:
-    """Each float32 as the double that it is."""
-    return np.asarray(numbers, dtype=np.float64)
+def exactly(numbers: Singles) -> Singles:
+    """Each float32 as it stands: as a double it is the same number, in twice the memory."""
+    return numbers
 
 
 def _scale(numbers: Singles, digits: int) -> Doubles:
