@@ -32,7 +32,7 @@ def component_means(prompts: list[list[int]], weights: reference.Tensors, config
     heads = np.zeros((config.n_layer, config.n_head, config.d_head))
     mlps = np.zeros((config.n_layer, config.n_embd))
     for ids in reference.by_length(prompts).values():
-        cache = reference.forward(np.array([prompts[i] for i in ids]), weights, config)
+        cache = reference.forward(np.array([prompts[i] for i in ids]), weights, config, unembeds=False)
         for layer in range(config.n_layer):
             heads[layer] += cache[f"blocks.{layer}.attn.z"].sum(axis=(0, 1))
             mlps[layer] += cache[f"blocks.{layer}.mlp_out"].sum(axis=(0, 1))

@@ -76,8 +76,45 @@ class Model:
     @cached_property
     def sums(self) -> dict[str, tuple[float, float]]:
         """Of each tensor its sum, and its length √(Σ w²), of zeros 1. Raises BadCheckpoint."""
-        tensors = ((name, self.weights.tensor(name)) for name in self.weights.shapes())
-        return {name: (float(w.sum(dtype=np.float64)), float(np.linalg.norm(w)) or 1.0) for name, w in tensors}
+        weights = self.weights if isinstance(self.weights, Summed) else Summed(self.weights)
+        return {name: weights.sums_of(name) for name in weights.shapes()}
+
+
+class Summed:
+    """The same tensors, each added up when it is first read: their sums then need no reading of their own."""
+
+    def __init__(self, weights: Weights):
+        self._weights = weights
+        self._sums: dict[str, tuple[float, float]] = {}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Another process adds up anew."""
+        return Summed, (self._weights,)
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of every tensor that belongs to the model."""
+        return self._weights.shapes()
+
+    def files(self) -> tuple[Path, ...]:
+        """The files that they are read from."""
+        return self._weights.files()
+
+    def tensor(self, name: str) -> NDArray[np.float32]:
+        """One tensor. Raises BadCheckpoint where it is not finite or not readable."""
+        tensor = self._weights.tensor(name)
+        if name not in self._sums:
+            self._sums[name] = float(tensor.sum(dtype=np.float64)), float(np.linalg.norm(tensor)) or 1.0
+        return tensor
+
+    def pieces(self, name: str) -> Iterator[NDArray[np.float32]]:
+        """The same, some rows at a time."""
+        return self._weights.pieces(name)
+
+    def sums_of(self, name: str) -> tuple[float, float]:
+        """A tensor's sum and its length, as Model.sums has them; read only where it was not before."""
+        if name not in self._sums:
+            self.tensor(name)
+        return self._sums[name]
 
 
 class Kept:
@@ -109,6 +146,11 @@ class Kept:
 def in_memory(model: Model) -> Model:
     """The same model, whose weights are read only once."""
     return replace(model, weights=cast(Weights, Kept(model.weights)))
+
+
+def summed(model: Model) -> Model:
+    """The same model, whose weights are added up when they are first read."""
+    return replace(model, weights=Summed(model.weights))
 
 
 def load(name: str, seed: int = 0) -> Model:

@@ -26,7 +26,7 @@ class Notation:
     """
 
     rounded: Callable[[Singles, int], Singles]
-    read: Callable[[Singles], Doubles]
+    read: Callable[[Singles], Singles | Doubles]
     bytes_a_weight: Mapping[int, float]
     least: int
 
@@ -54,21 +54,32 @@ def significant(numbers: Singles, digits: int) -> Singles:
 def shortest(numbers: Singles) -> Doubles:
     """The shortest decimal that reads back to each float32: what `orjson` prints into its cell.
 
-    Where a decimal of so many digits does not read back, no shorter one does.
+    Where a decimal of so many digits does not read back, no shorter one does. Of the most digits but one nearly all do.
     """
     flat = np.ascontiguousarray(numbers, dtype=np.float32).reshape(-1)
     result = np.empty(flat.size)
     for start in range(0, flat.size, CHUNK):
         left, found = flat[start : start + CHUNK], result[start : start + CHUNK]
-        scale, where = _scale(left, MOST), np.arange(len(left))
-        found[:] = np.rint(left * scale) / scale
-        for _ in range(MOST - 1):
+        most = _scale(left, MOST)
+        scale = most / 10
+        found[:] = _decimal(left, scale)
+        longest = np.flatnonzero(found.astype(np.float32) != left)
+        found[longest] = _decimal(left[longest], most[longest])
+        scale[longest] = np.nan  # none is equal to that
+        where = np.arange(len(left))
+        for _ in range(MOST - 2):
             scale = scale / 10
-            decimal = np.rint(left * scale) / scale
+            decimal = _decimal(left, scale)
             same = np.flatnonzero(decimal.astype(np.float32) == left)
             where, left, scale = where[same], left[same], scale[same]
             found[where] = decimal[same]
     return result.reshape(np.shape(numbers))
+
+
+def _decimal(numbers: Singles, scale: Doubles) -> Doubles:
+    """The nearest of those decimals that a scale makes whole."""
+    nearest: Doubles = np.rint(numbers * scale) / scale
+    return nearest
 
 
 def bits(digits: int) -> int:
@@ -91,9 +102,9 @@ def cut(numbers: Singles, digits: int) -> Singles:
     return result
 
 
-def exactly(numbers: Singles) -> Doubles:
-    """Each float32 as the double that it is."""
-    return np.asarray(numbers, dtype=np.float64)
+def exactly(numbers: Singles) -> Singles:
+    """Each float32 as it stands: as a double it is the same number, in twice the memory."""
+    return numbers
 
 
 def _scale(numbers: Singles, digits: int) -> Doubles:
@@ -101,18 +112,22 @@ def _scale(numbers: Singles, digits: int) -> Doubles:
 
     Its power of ten follows from its exponent bits, but for the one power that may lie between two powers of 2.
     """
-    ten, low, high = _scales(digits)
-    exponent = (numbers.view(np.uint32) >> 23) & 255
-    scale: Doubles = np.where(np.abs(numbers) < ten[exponent], low[exponent], high[exponent])
+    ten, scales = _scales(digits)
+    exponent = (numbers.view(np.uint32) >> 23).astype(np.intp) & 255
+    scale: Doubles = scales.take(2 * exponent + (np.abs(numbers) >= ten.take(exponent)))
     return scale
 
 
 @cache
-def _scales(digits: int) -> tuple[Doubles, ...]:
-    """For each exponent of float32: the power of ten above its least number, and what makes `digits` digits whole."""
+def _scales(digits: int) -> tuple[Doubles, Doubles]:
+    """For each exponent of float32: the power of ten above its least number, and what makes `digits` digits whole.
+
+    The latter twice, for numbers below that power and for all others, one beside the other.
+    """
     floor = [int(np.floor(np.log10(2.0 ** max(exponent - 127, -126)))) for exponent in range(256)]
-    powers = ([k + 1 for k in floor], [digits - 1 - k for k in floor], [digits - 2 - k for k in floor])
-    return tuple(np.array([float(f"1e{power}") for power in each]) for each in powers)
+    powers = ([k + 1 for k in floor], [digits - 1 - k - above for k in floor for above in (0, 1)])
+    ten, scales = (np.array([float(f"1e{power}") for power in each]) for each in powers)
+    return ten, scales
 
 
 DECIMAL = Notation(

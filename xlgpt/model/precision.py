@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from xlgpt.errors import UsageError
 from xlgpt.model.checkpoint import Model, Weights, in_memory
-from xlgpt.model.notation import DECIMAL, MOST, Notation
+from xlgpt.model.notation import DECIMAL, MOST, Doubles, Notation, Singles
 
 KEPT = 3_000_000  # parameters of a model that is read once, for many tokens
 
@@ -54,7 +54,7 @@ def rounded(model: Model, digits: int | None, notation: Notation = DECIMAL) -> M
 
 @dataclass(frozen=True)
 class InCells:
-    """The same tensors as a spreadsheet reads them from a file's cells: as float64."""
+    """The same tensors as a spreadsheet reads them from a file's cells: as float64, or as float32 that are the same."""
 
     weights: Weights
     notation: Notation
@@ -63,7 +63,7 @@ class InCells:
         """The shape of every tensor that belongs to the model."""
         return self.weights.shapes()
 
-    def tensor(self, name: str) -> NDArray[np.float64]:
+    def tensor(self, name: str) -> Singles | Doubles:
         """One tensor. Raises BadCheckpoint where it is not finite or not readable."""
         return self.notation.read(self.weights.tensor(name))
 

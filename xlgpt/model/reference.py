@@ -51,11 +51,16 @@ def softmax(x: Array) -> Array:
 
 
 def forward(
-    ids: list[int] | NDArray[np.int64], weights: Tensors, config: GPT2Config, edits: Edits = NOTHING
+    ids: list[int] | NDArray[np.int64],
+    weights: Tensors,
+    config: GPT2Config,
+    edits: Edits = NOTHING,
+    unembeds: bool = True,
 ) -> dict[str, Array]:
     """Run the model on at least one token. Returns every activation by name, logits [T, V] among them.
 
     Several prompts of one length, [B, T], run together; then all activations but pos_embed have a first axis more.
+    unembeds: whether logits are wanted, which take as long as several blocks.
     """
 
     def w(name: str) -> Array:
@@ -107,6 +112,8 @@ def forward(
         cache[f"{b}.mlp_out"] = edits.patch(f"{b}.mlp_out", mlp_out)
         cache[f"{b}.resid_post"] = x = edits.patch(f"{b}.resid_post", x + cache[f"{b}.mlp_out"])
     final = layer_norm(x, "ln_f", "ln_final")
+    if not unembeds:
+        return cache
     unembed = wte if config.tie_word_embeddings else weights.tensor(config.unembedding)  # [V, D]
     scores = [final @ rows.T.astype(np.float64, copy=False) for rows in slices(unembed)]
     cache["logits"] = np.concatenate(scores, axis=-1)

@@ -7,7 +7,7 @@ from typing import Any
 
 from xlgpt.errors import UsageError
 from xlgpt.memory import peak_memory, uncollected
-from xlgpt.model.checkpoint import load
+from xlgpt.model.checkpoint import load, summed
 from xlgpt.model.notation import BINARY, DECIMAL
 from xlgpt.model.precision import rounded
 from xlgpt.progress import Progress, silent
@@ -49,7 +49,8 @@ def build(
     progress("Finding the model", 0, 1)
     with peak_memory() as peak, uncollected():
         notation = BINARY if is_xlsb(Path(path)) else DECIMAL
-        plan = make_plan(rounded(load(model, options.seed), options.precision, notation), options, notation)
+        source = summed(rounded(load(model, options.seed), options.precision, notation))
+        plan = make_plan(source, options, notation)
         if options.sheets != "all":
             _check_there(options.views, plan)
         written: Written = write_workbook(Path(path), plan, progress, options.jobs, options.cluster)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
 
@@ -10,8 +10,7 @@ from xlgpt.xlsx.formula import Formulas
 from xlgpt.xlsx.ranges import Range
 
 
-@dataclass(frozen=True, slots=True)
-class Constant:
+class Constant(NamedTuple):  # as Range: these are made by the hundred thousand
     """A cell with a number or a text; None: with nothing but its style."""
 
     column: int
@@ -28,8 +27,7 @@ class Constant:
         return self.value
 
 
-@dataclass(frozen=True, slots=True)
-class Numbers:
+class Numbers(NamedTuple):
     """Cells side by side, each with a number."""
 
     column: int
@@ -46,8 +44,7 @@ class Numbers:
         return self.values[i]
 
 
-@dataclass(frozen=True, slots=True)
-class Calculated:
+class Calculated(NamedTuple):
     """A row of the cells from a column on that some formulas fill, and what they show: the first so many of them."""
 
     column: int
@@ -69,8 +66,7 @@ class Calculated:
 Cells = Constant | Numbers | Calculated
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(NamedTuple):
     """A row by its number from 0: its height in points, where it has one of its own, and its cells from the left."""
 
     number: int
