@@ -35,6 +35,7 @@ from xlgpt.model.notation import BINARY
 from xlgpt.parallel import Workers, workers
 from xlgpt.verify.cases import usual
 from xlgpt.verify.check import _little, _Task
+from xlgpt.verify.check_weights import Source
 from xlgpt.workbook import weightsheet
 from xlgpt.workbook.book import Book
 from xlgpt.workbook.file_formats import Xlsx
@@ -149,8 +150,9 @@ def test_a_task_is_small(tiny_book: Path) -> None:
     book = Book(tiny_book)
     book.weights.tensor("wte.weight")
     prompts = tuple(case(f"If today is {day}, tomorrow is", " Monday", book.model) for day in ("Sunday", "Monday"))
-    task = _Task(book.path, None, "")
+    task = _Task(book.path, None, Source("tiny", stored[0].weights), None, "")
     tasks: list[object] = [*tensors, *stored, asked(book.model, prompts, "mean")]
+    tasks += [(task.weights, name) for name in book.weights.sheets]
     tasks += [(task.tried, [_little(case, book) for case in group]) for group in usual(book, False)]
     assert max(len(pickle.dumps(one)) for one in tasks) < SMALL
 
