@@ -9,6 +9,7 @@ import time
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from operator import truediv
 from pathlib import Path
 from typing import Any
@@ -29,8 +30,9 @@ from xlgpt.errors import (
     WorkerDiffers,
     WorkerEnded,
 )
+from xlgpt.interp import rome
 from xlgpt.interp.circuit import asked, case, find_circuit
-from xlgpt.model.checkpoint import TINY, Safetensors, load
+from xlgpt.model.checkpoint import TINY, Safetensors, in_memory, load
 from xlgpt.model.notation import BINARY
 from xlgpt.parallel import Workers, workers
 from xlgpt.verify.cases import usual
@@ -236,6 +238,31 @@ def test_a_circuit_is_the_same_wherever_it_is_sought(cluster: Any, tiny_book: Pa
 
 
 @pytest.mark.slow
+def test_an_edit_is_the_same_wherever_the_model_runs(cluster: Any, tmp_path: Path) -> None:
+    """What is added up is added in one order, whoever is done first."""
+    fact = ("tiny", "{} plays the sport of", "Michael Jordan", " soccer")
+    given: list[dict[str, Any]] = [{"jobs": 1}, {"jobs": 3}, {"cluster": cluster.scheduler_address}]
+    made = [xlgpt.edit(*fact, out=tmp_path / str(i), **one) for i, one in enumerate(given)]
+    files = [(one.path / "adapter_model.safetensors").read_bytes() for one in made]
+    assert files[0] == files[1] == files[2]
+    assert made[0].shares == made[1].shares == made[2].shares
+    assert [share.prompts > 1 for share in made[0].shares] == [True] * 3
+    ran = ["1 process", "3 processes", f"2 workers of {cluster.scheduler_address}"]
+    assert [str(one).splitlines()[-1] for one in made] == [f"The model ran on {on}." for on in ran]
+
+
+def test_a_piece_of_an_edit_is_small() -> None:
+    """The weights stay where they are, read or not, and whoever gets several pieces reads them once."""
+    model = in_memory(load("random:gpt2"))
+    model.weights.tensor("wpe.weight")
+    piece = pickle.dumps(partial(rome.states, model.weights, model.config, "blocks.0.mlp.post"))
+    assert len(piece) < SMALL
+    first, second = (pickle.loads(piece).args[0] for _ in range(2))
+    assert first is second
+    parallel.forget()
+
+
+@pytest.mark.slow
 def test_a_worker_that_is_killed_is_replaced(book: Path) -> None:
     """In the middle of a check, which then ends with the same report."""
     whole = xlgpt.check(book, jobs=1)
@@ -319,12 +346,17 @@ def test_a_scheduler_that_does_not_answer(address: str, monkeypatch: pytest.Monk
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", ["build", "check", "circuit"])
+@pytest.mark.parametrize("command", ["build", "check", "circuit", "edit"])
 def test_the_command_line_says_it_in_a_sentence(command: str, tiny_book: Path, tmp_path: Path) -> None:
     (tmp_path / "prompts.txt").write_text("The cow says\t moo\n", encoding="utf-8")
-    more = {"build": ["--model", LARGE], "check": [], "circuit": ["--prompts", tmp_path / "prompts.txt"]}[command]
-    book = tmp_path / "new.xlsx" if command == "build" else tiny_book
-    done = run_xlgpt(command, book, *more, "--cluster", "tcp://127.0.0.1:9")
+    fact = ("--model", "tiny", "--prompt", "{} plays", "--subject", "Michael Jordan", "--target", " soccer")
+    given: dict[str, tuple[Any, ...]] = {
+        "build": (tmp_path / "new.xlsx", "--model", LARGE),
+        "check": (tiny_book,),
+        "circuit": (tiny_book, "--prompts", tmp_path / "prompts.txt"),
+        "edit": (*fact, "--out", tmp_path / "new"),
+    }
+    done = run_xlgpt(command, *given[command], "--cluster", "tcp://127.0.0.1:9")
     assert done.returncode == 1
     assert done.stderr.startswith("xlgpt: No Dask scheduler answers at tcp://127.0.0.1:9; start one with `dask sched")
     assert done.stderr.count("\n") == 1

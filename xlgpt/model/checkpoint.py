@@ -6,9 +6,10 @@ import re
 import zlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any, Protocol, cast
+from uuid import uuid4
 
 import ml_dtypes  # noqa: F401 - importing it teaches NumPy, and so safetensors, the type bfloat16
 import numpy as np
@@ -20,6 +21,7 @@ from xlgpt.model.companions import NONE, Companions, read_companions
 from xlgpt.model.config import GPT2Config, parse_config, read_config, weight_shapes
 from xlgpt.model.hub import repository
 from xlgpt.model.tokenizer import Tokenizer, read_tokenizer
+from xlgpt.parallel import kept
 
 TINY = Path(__file__).parent / "tiny"
 GPT2 = "openai-community/gpt2"
@@ -84,12 +86,12 @@ class Kept:
     """Weights that stay in memory as float64 once they are read, for many runs: 8 bytes a parameter."""
 
     def __init__(self, weights: Weights):
-        self._weights = weights
+        self._weights, self._identity = weights, uuid4().hex
         self._tensors: dict[str, NDArray[np.float64]] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Another process reads them itself."""
-        return Kept, (self._weights,)
+        """Another process reads them itself, once for all that it is given to do."""
+        return _kept_there, (self._weights, self._identity)
 
     def files(self) -> tuple[Path, ...]:
         """The files that they are read from."""
@@ -104,6 +106,10 @@ class Kept:
         if name not in self._tensors:
             self._tensors[name] = self._weights.tensor(name).astype(np.float64, copy=False)
         return self._tensors[name]
+
+
+def _kept_there(weights: Weights, identity: str) -> Kept:
+    return kept(identity, partial(Kept, weights))
 
 
 def in_memory(model: Model) -> Model:

@@ -5,7 +5,7 @@ Shapes: T tokens, D n_embd, H heads, K width of a head, F n_inner, V vocabulary.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -119,6 +119,13 @@ def by_length(prompts: Sequence[Sequence[int]]) -> dict[int, list[int]]:
     for i, ids in enumerate(prompts):
         found.setdefault(len(ids), []).append(i)
     return found
+
+
+def batches(prompts: Sequence[Sequence[int]], tokens: int = 1024) -> Iterator[list[int]]:
+    """The same, but so few together that their logits fit in memory: at most so many tokens, or one prompt."""
+    for length, numbers in by_length(prompts).items():
+        most = max(1, tokens // length)
+        yield from (numbers[i : i + most] for i in range(0, len(numbers), most))
 
 
 def slices(matrix: NDArray[Any], rows: int = 4096) -> list[NDArray[Any]]:
