@@ -32,8 +32,10 @@ from xlgpt.errors import (
 )
 from xlgpt.interp import rome
 from xlgpt.interp.circuit import asked, case, find_circuit
+from xlgpt.model import checkpoint
 from xlgpt.model.checkpoint import TINY, Safetensors, in_memory, load
 from xlgpt.model.notation import BINARY
+from xlgpt.model.precision import rounded
 from xlgpt.parallel import Workers, workers
 from xlgpt.verify.cases import usual
 from xlgpt.verify.check import _little, _Task
@@ -167,6 +169,31 @@ def test_packed_rows_come_back_as_a_file_or_as_bytes(tmp_path: Path) -> None:
     assert held == Packed(file.held.read_bytes(), file.sums)
 
 
+@pytest.mark.parametrize("name", ["random:n_embd=64", "tiny", "rounded"])
+def test_stretches_of_a_tensor_are_its_rows(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoint, "PIECE", 1000)  # and so 8,000 numbers are a stretch
+    model = rounded(load("tiny"), 2) if name == "rounded" else load(name)
+    plan = make_plan(model, Options(""))
+    tensors = [tensor for tensors in _tensors(plan, Xlsx.number_rows(plan)).values() for tensor in tensors]
+    assert max(len(tensor.stretches()) for tensor in tensors) > 10
+    for tensor in tensors:
+        stretches = tensor.stretches()
+        assert max(stretch.size for stretch in stretches) <= 8000
+        assert [row for stretch in stretches for row in stretch.rows()] == list(tensor.rows())
+        assert b"".join(tensor.rows()).count(b"<c") == tensor.size
+
+
+@pytest.mark.slow
+def test_stretches_of_a_tensor_make_the_same_file(tmp_path: Path) -> None:
+    """With a wpe of more than one, all of which is there."""
+    model = "random:n_layer=1,n_embd=160,n_positions=60000"
+    for jobs in (1, 2):
+        xlgpt.build(tmp_path / f"{jobs}.xlsb", model, context=4, max_bytes=16, generate=1, sheets="none", jobs=jobs)
+    assert parts(tmp_path / "1.xlsb") == parts(tmp_path / "2.xlsb")
+    held = Book(tmp_path / "1.xlsb").weights.tensor("wpe.weight")
+    assert np.array_equal(held, load(model).weights.tensor("wpe.weight"))
+
+
 # A cluster
 
 
@@ -186,7 +213,9 @@ def test_a_cluster_builds_the_same_file(
     assert parts(here) == parts(there)
 
 
-def _unseen(tensors: list[weightsheet.Tensor], folder: Path, found: Workers) -> Iterator[Packed]:
+def _unseen(
+    tensors: list[weightsheet.Tensor], folder: Path, found: Workers
+) -> Callable[[weightsheet.Tensor], Iterator[Packed]]:
     return weightsheet.packing(tensors, folder / "nowhere", found)
 
 

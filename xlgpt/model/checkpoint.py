@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, lru_cache, partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol, cast
 from uuid import uuid4
@@ -47,8 +48,11 @@ class Weights(Protocol):
     def tensor(self, name: str) -> NDArray[np.float32]:
         """One tensor as float32. Raises BadCheckpoint where it is not finite or not readable."""
 
-    def pieces(self, name: str) -> Iterator[NDArray[np.float32]]:
-        """The same, some rows at a time, so that a large tensor does not stand in memory whole."""
+    def pieces(self, name: str, start: int = 0) -> Iterator[NDArray[np.float32]]:
+        """The same, some rows at a time, so that a large tensor does not stand in memory whole.
+
+        start: with which piece to begin; each has the rows that come to about PIECE numbers.
+        """
 
     def files(self) -> tuple[Path, ...]:
         """The files that they are read from, none of them by a relative path."""
@@ -202,21 +206,26 @@ class Safetensors:
             raise BadCheckpoint(f"{path} cannot be read: {e}.") from e
         return finite(value.astype(np.float32, copy=False), name)
 
-    def pieces(self, name: str) -> Iterator[NDArray[np.float32]]:
+    def pieces(self, name: str, start: int = 0) -> Iterator[NDArray[np.float32]]:
         """Read one tensor, some rows at a time."""
         path, key, shape = self.entries[name]
         try:
             with safe_open(path, framework="np") as file:
                 whole = file.get_slice(key)
-                for first, last in _rows(shape):
+                for first, last in islice(_rows(shape), start, None):
                     yield finite(whole[first:last].astype(np.float32, copy=False), name, first)
         except (SafetensorError, OSError) as e:
             raise BadCheckpoint(f"{path} cannot be read: {e}.") from e
 
 
+def rows_of_a_piece(width: int) -> int:
+    """Of a tensor with so many numbers in a row."""
+    return max(1, PIECE // width)
+
+
 def _rows(shape: tuple[int, ...]) -> Iterator[tuple[int, int]]:
     """The first row of each piece of a tensor, and the one behind its last."""
-    step = max(1, PIECE // int(np.prod(shape[1:])))
+    step = rows_of_a_piece(int(np.prod(shape[1:])))
     return ((first, min(first + step, shape[0])) for first in range(0, shape[0], step))
 
 
@@ -329,10 +338,11 @@ class RandomWeights:
         """One tensor; the same seed and name give the same numbers."""
         return _largest(self, name) if name == "wte.weight" else self._whole(name)
 
-    def pieces(self, name: str) -> Iterator[NDArray[np.float32]]:
-        """One tensor, some rows at a time."""
+    def pieces(self, name: str, start: int = 0) -> Iterator[NDArray[np.float32]]:
+        """One tensor, some rows at a time; those before the first are drawn as well."""
         shape, random = self.shapes()[name], self._random(name)
-        return (self._drawn(random, name, (last - first, *shape[1:])) for first, last in _rows(shape))
+        drawn = (self._drawn(random, name, (last - first, *shape[1:])) for first, last in _rows(shape))
+        return islice(drawn, start, None)
 
     def _whole(self, name: str) -> NDArray[np.float32]:
         return self._drawn(self._random(name), name, self.shapes()[name])
