@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from xlgpt.errors import BadSubject, UsageError
-from xlgpt.interp.circuit import BASE, WORTH_IT, one_token
+from xlgpt.interp.circuit import one_token, processes
 from xlgpt.interp.relations import PLACE, neighbours, paraphrases, read_relations
 from xlgpt.interp.rome import Place, own_prefixes, rewrite
 from xlgpt.interp.steering import check_block
@@ -22,7 +22,7 @@ from xlgpt.model.checkpoint import Model, Weights, in_memory, load
 from xlgpt.model.config import GPT2Config
 from xlgpt.model.edits import NOTHING, Edits
 from xlgpt.model.tokenizer import check_text
-from xlgpt.parallel import HERE, Workers, check_jobs, in_order, that_fit, workers
+from xlgpt.parallel import HERE, Workers, check_jobs, in_order, workers
 from xlgpt.progress import Progress, silent
 
 MOST_LOST = 5  # prompts that are named one by one
@@ -142,7 +142,7 @@ def edit(
     facts = read_relations(known) if known else ()
     texts = read_text(Path(text) if text else found.companions.text, found)
     if jobs is None and not cluster:
-        jobs = that_fit(8 * found.parameters + BASE) if found.parameters > WORTH_IT else 1
+        jobs = processes(found)
     with workers("ran the model", jobs, cluster, found.weights.files()) as others:
         progress("Tracing", 0, 1)
         site = _site(found, wording, subject, block, token, others)
@@ -247,7 +247,7 @@ def next_tokens(prompts: Sequence[str], model: Model, edits: Edits = NOTHING, ot
     """The most likely token behind each prompt."""
     encoded = [model.tokenizer.encode(prompt)[-model.config.n_positions :] for prompt in prompts]
     found = [""] * len(prompts)
-    groups = list(reference.batches(encoded))
+    groups = list(reference.batches(encoded, model.config))
     run = partial(_most_likely, model.weights, model.config, edits)
     answers = in_order(others, run, [[encoded[i] for i in numbers] for numbers in groups])
     for numbers, best in zip(groups, answers, strict=True):

@@ -91,7 +91,7 @@ def covariance(model: Model, texts: Sequence[Sequence[int]], block: int, others:
         ids[i : i + model.config.n_positions] for ids in texts for i in range(0, len(ids), model.config.n_positions)
     ]
     run = partial(states, model.weights, model.config, f"blocks.{block}.mlp.post")
-    together = [[pieces[i] for i in numbers] for numbers in reference.batches(pieces)]
+    together = [[pieces[i] for i in numbers] for numbers in reference.batches(pieces, model.config)]
     for found in in_order(others, run, together):
         keys = found.reshape(-1, len(total))
         total, count = total + keys.T @ keys, count + len(keys)

@@ -20,6 +20,7 @@ from xlgpt.model.tokenizer import Tokenizer
 from xlgpt.parallel import HERE, Workers, in_order
 
 Array = NDArray[np.float64]
+Places = NDArray[np.int64]
 KINDS = ("resid_post", "attn_out", "mlp_out")  # the states that are put back, by TransformerLens' names
 DEVIATIONS = 3  # of the token vectors' numbers: how large the noise is
 SAMPLES = 10  # of the noise, over which everything is averaged
@@ -88,7 +89,7 @@ def trace(
     grids = {kind: np.array([next(rows) for _ in range(n_layer)]) for kind in kinds}
     here = _Spoilt(question)
     probability = float(reference.softmax(here.clean["logits"][-1])[here.answer])
-    corrupted = float(here.likely({}, here.embed).mean())
+    corrupted = float(here.likely([], np.zeros(samples, dtype=int), np.arange(samples)).mean())
     return Trace(tuple(ids), subject, here.answer, probability, corrupted, grids, window)
 
 
@@ -115,26 +116,29 @@ class _Spoilt:
         self._question = question
         self.clean = reference.forward(list(question.ids), question.weights, question.config)
         self.answer = int(self.clean["logits"][-1].argmax())
-        deviation = float(question.weights.tensor("wte.weight").std())
+        deviation = float(question.weights.tensor("wte.weight").std(dtype=np.float64))
         self.embed = _spoilt(self.clean["embed"], question.subject, deviation, question.samples)  # [S, T, D]
 
-    def likely(self, patched: Mapping[str, Array], prompts: Array) -> Array:
-        """How likely the answer is after each of some prompts, whose embeddings are these."""
-        together = np.broadcast_to(np.array(self._question.ids), prompts.shape[:-1])
-        edits = Edits(patched={"embed": prompts, **patched})
-        run = reference.forward(together, self._question.weights, self._question.config, edits)
-        found: Array = reference.softmax(run["logits"][:, -1])[:, self.answer]
-        return found
+    def likely(self, names: Sequence[str], tokens: Places, samples: Places) -> Array:
+        """How likely the answer is in some runs, each with a sample of the noise and these states put back at a token.
+
+        names: of the states. tokens, samples: the numbers of each run's, [R].
+        """
+        asked, found = self._question, list[Array]()
+        for some in reference.batches([asked.ids] * len(tokens), asked.config):
+            is_here = (tokens[some, None] == np.arange(len(asked.ids)))[..., None]  # [R, T, 1]
+            patched = {name: np.where(is_here, self.clean[name], np.nan) for name in names}
+            edits = Edits(patched={"embed": self.embed[samples[some]], **patched})
+            run = reference.forward(np.array([asked.ids] * len(some)), asked.weights, asked.config, edits)
+            found.append(reference.softmax(run["logits"][:, -1])[:, self.answer])
+        return np.concatenate(found)
 
     def restored(self, kind: str, layer: int) -> Array:
         """A run for each token and each sample of the noise, [T]."""
-        asked, count = self._question, len(self._question.ids)
+        asked = self._question
         layers = [layer] if kind == "resid_post" else around(layer, asked.window, asked.config.n_layer)
-        patched = {}
-        for name in (f"blocks.{i}.{kind}" for i in layers):
-            one_each = np.where(np.eye(count, dtype=bool)[:, :, None], self.clean[name], np.nan)  # [T, T, D]
-            patched[name] = np.repeat(one_each, asked.samples, axis=0)
-        likely = self.likely(patched, np.tile(self.embed, (count, 1, 1)))
+        tokens, samples = np.divmod(np.arange(len(asked.ids) * asked.samples), asked.samples)
+        likely = self.likely([f"blocks.{i}.{kind}" for i in layers], tokens, samples)
         found: Array = likely.reshape(-1, asked.samples).mean(axis=1)
         return found
 

@@ -30,6 +30,7 @@ GPT2_REVISION = "607a30d783dfa663caf39e06633721c8d4cfcd7e"
 WEIGHTS, INDEX, CARD = "model.safetensors", "model.safetensors.index.json", "README.md"
 LARGEST = 1 << 20  # dimension of a random model: what a sheet has rows for
 PIECE = 1 << 20  # numbers in a piece of a tensor
+HELD = 1 << 30  # bytes of weights that stay in memory for many runs: those of GPT-2 small, as float64
 MASKS = re.compile(r"h\.\d+\.attn\.(bias|masked_bias)")  # the causal mask, which older checkpoints carry along
 RANDOM_SIZES = {
     "gpt2": GPT2Config(n_layer=12, n_head=12, n_embd=768, n_positions=1024, vocab_size=50257, n_inner=3072),
@@ -87,11 +88,15 @@ class Model:
 
 
 class Kept:
-    """Weights that stay in memory as float64 once they are read, for many runs: 8 bytes a parameter."""
+    """Weights that stay in memory as float64 once they are read, for many runs: 8 bytes a parameter.
+
+    Of a larger model than GPT-2 small those that come first; the others are read again for each run.
+    """
 
     def __init__(self, weights: Weights):
         self._weights, self._identity = weights, uuid4().hex
         self._tensors: dict[str, NDArray[np.float64]] = {}
+        self._left = HELD
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Another process reads them itself, once for all that it is given to do."""
@@ -105,10 +110,15 @@ class Kept:
         """The shape of every tensor."""
         return self._weights.shapes()
 
-    def tensor(self, name: str) -> NDArray[np.float64]:
+    def tensor(self, name: str) -> NDArray[Any]:
         """One tensor. Raises BadCheckpoint where it is not finite or not readable."""
-        if name not in self._tensors:
-            self._tensors[name] = self._weights.tensor(name).astype(np.float64, copy=False)
+        if name in self._tensors:
+            return self._tensors[name]
+        found = self._weights.tensor(name)
+        if 8 * found.size > self._left:
+            return found
+        self._left -= 8 * found.size
+        self._tensors[name] = found.astype(np.float64, copy=False)
         return self._tensors[name]
 
 
