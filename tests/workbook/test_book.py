@@ -8,6 +8,8 @@ import sys
 import time
 import zipfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -143,6 +145,24 @@ def test_the_weights_of_a_large_model_stand_in_files(
     other.weights.close()
     assert large.weights.folder.is_dir()
     large.weights.close()
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_threads_read_the_weights_of_a_large_model_once(
+    tmp_path: Path, tiny_book: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a check does, one of whose threads calculates NumPy's numbers while the other holds the weights."""
+    monkeypatch.setattr("xlgpt.workbook.book.KEPT", 1)
+    path = tmp_path / "book.xlsx"
+    shutil.copy(tiny_book, path)
+    weights, read = Book(path).weights, list[str]()
+    reading = weights._read
+    monkeypatch.setattr(weights, "_read", lambda sheet: (read.append(sheet), time.sleep(0.2), reading(sheet))[-1])
+    with closing(weights), ThreadPoolExecutor(4) as threads:
+        shapes = threads.map(lambda name: weights.tensor(name).shape, ["h.1.mlp.c_fc.weight"] * 4)
+        assert set(shapes) == {(96, 384)}
+        assert len(read) == 1
+        assert len(list(tmp_path.iterdir())) == 2
     assert list(tmp_path.iterdir()) == [path]
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
+from threading import RLock
 from typing import Any, cast
 
 import numpy as np
@@ -85,6 +86,7 @@ class BookWeights:
         self._kept: dict[str, Array] = {}
         self._folder = folder if folder and folder.is_dir() else None
         self._remove: Callable[[], object] | None = None
+        self._one_by_one = RLock()  # threads: else two would make a folder, and write the same files
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Another process reads them itself, or finds what this one has read."""
@@ -104,12 +106,16 @@ class BookWeights:
 
     def cells(self, name: str) -> Array:
         """One tensor as it stands on its sheet: [rows, columns]. Of a large model it is not to be kept for long."""
+        with self._one_by_one:
+            return self._cells(name)
+
+    def _cells(self, name: str) -> Array:
         if name not in self._kept:
             cells = self._book.named(name)
             found = self._files.get(name, (cells.height, cells.width)) if self.are_large else None
             if found is None:
                 self._keep(self._read(cells.sheet))
-                return self.cells(name)
+                return self._cells(name)
             if found.size > SMALL:
                 return found
             self._kept[name] = found.copy()
@@ -134,9 +140,10 @@ class BookWeights:
 
     @property
     def _files(self) -> TensorFiles:
-        if self._folder is None:
-            self._folder, self._remove = temporary_folder(self._book.path, self)
-        return TensorFiles(self._folder)
+        with self._one_by_one:
+            if self._folder is None:
+                self._folder, self._remove = temporary_folder(self._book.path, self)
+            return TensorFiles(self._folder)
 
     def close(self) -> None:
         """Remove the files that were made here."""
