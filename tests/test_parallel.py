@@ -9,6 +9,7 @@ import time
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from operator import truediv
 from pathlib import Path
 from typing import Any
@@ -29,12 +30,16 @@ from xlgpt.errors import (
     WorkerDiffers,
     WorkerEnded,
 )
+from xlgpt.interp import rome
 from xlgpt.interp.circuit import asked, case, find_circuit
-from xlgpt.model.checkpoint import TINY, Safetensors, load
+from xlgpt.model import checkpoint
+from xlgpt.model.checkpoint import TINY, Safetensors, in_memory, load
 from xlgpt.model.notation import BINARY
+from xlgpt.model.precision import rounded
 from xlgpt.parallel import Workers, workers
 from xlgpt.verify.cases import usual
 from xlgpt.verify.check import _little, _Task
+from xlgpt.verify.check_weights import Source
 from xlgpt.workbook import weightsheet
 from xlgpt.workbook.book import Book
 from xlgpt.workbook.file_formats import Xlsx
@@ -149,8 +154,9 @@ def test_a_task_is_small(tiny_book: Path) -> None:
     book = Book(tiny_book)
     book.weights.tensor("wte.weight")
     prompts = tuple(case(f"If today is {day}, tomorrow is", " Monday", book.model) for day in ("Sunday", "Monday"))
-    task = _Task(book.path, None, "")
+    task = _Task(book.path, None, Source("tiny", stored[0].weights), None, "")
     tasks: list[object] = [*tensors, *stored, asked(book.model, prompts, "mean")]
+    tasks += [(task.weights, name) for name in book.weights.sheets]
     tasks += [(task.tried, [_little(case, book) for case in group]) for group in usual(book, False)]
     assert max(len(pickle.dumps(one)) for one in tasks) < SMALL
 
@@ -161,6 +167,31 @@ def test_packed_rows_come_back_as_a_file_or_as_bytes(tmp_path: Path) -> None:
     file, held = (weightsheet.pack(folder, (0, tensor)) for folder in (tmp_path, tmp_path / "not there"))
     assert isinstance(file.held, Path)
     assert held == Packed(file.held.read_bytes(), file.sums)
+
+
+@pytest.mark.parametrize("name", ["random:n_embd=64", "tiny", "rounded"])
+def test_stretches_of_a_tensor_are_its_rows(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoint, "PIECE", 1000)  # and so 8,000 numbers are a stretch
+    model = rounded(load("tiny"), 2) if name == "rounded" else load(name)
+    plan = make_plan(model, Options(""))
+    tensors = [tensor for tensors in _tensors(plan, Xlsx.number_rows(plan)).values() for tensor in tensors]
+    assert max(len(tensor.stretches()) for tensor in tensors) > 10
+    for tensor in tensors:
+        stretches = tensor.stretches()
+        assert max(stretch.size for stretch in stretches) <= 8000
+        assert [row for stretch in stretches for row in stretch.rows()] == list(tensor.rows())
+        assert b"".join(tensor.rows()).count(b"<c") == tensor.size
+
+
+@pytest.mark.slow
+def test_stretches_of_a_tensor_make_the_same_file(tmp_path: Path) -> None:
+    """With a wpe of more than one, all of which is there."""
+    model = "random:n_layer=1,n_embd=160,n_positions=60000"
+    for jobs in (1, 2):
+        xlgpt.build(tmp_path / f"{jobs}.xlsb", model, context=4, max_bytes=16, generate=1, sheets="none", jobs=jobs)
+    assert parts(tmp_path / "1.xlsb") == parts(tmp_path / "2.xlsb")
+    held = Book(tmp_path / "1.xlsb").weights.tensor("wpe.weight")
+    assert np.array_equal(held, load(model).weights.tensor("wpe.weight"))
 
 
 # A cluster
@@ -182,7 +213,9 @@ def test_a_cluster_builds_the_same_file(
     assert parts(here) == parts(there)
 
 
-def _unseen(tensors: list[weightsheet.Tensor], folder: Path, found: Workers) -> Iterator[Packed]:
+def _unseen(
+    tensors: list[weightsheet.Tensor], folder: Path, found: Workers
+) -> Callable[[weightsheet.Tensor], Iterator[Packed]]:
     return weightsheet.packing(tensors, folder / "nowhere", found)
 
 
@@ -231,6 +264,31 @@ def test_a_circuit_is_the_same_wherever_it_is_sought(cluster: Any, tiny_book: Pa
     assert found[0].as_dict() == found[1].as_dict() == found[2].as_dict()
     assert [np.array_equal(one.margins, found[0].margins) for one in found] == [True] * 3
     assert str(found[1]).endswith(" sets were tried on 3 processes.")
+
+
+@pytest.mark.slow
+def test_an_edit_is_the_same_wherever_the_model_runs(cluster: Any, tmp_path: Path) -> None:
+    """What is added up is added in one order, whoever is done first."""
+    fact = ("tiny", "{} plays the sport of", "Michael Jordan", " soccer")
+    given: list[dict[str, Any]] = [{"jobs": 1}, {"jobs": 3}, {"cluster": cluster.scheduler_address}]
+    made = [xlgpt.edit(*fact, out=tmp_path / str(i), **one) for i, one in enumerate(given)]
+    files = [(one.path / "adapter_model.safetensors").read_bytes() for one in made]
+    assert files[0] == files[1] == files[2]
+    assert made[0].shares == made[1].shares == made[2].shares
+    assert [share.prompts > 1 for share in made[0].shares] == [True] * 3
+    ran = ["1 process", "3 processes", f"2 workers of {cluster.scheduler_address}"]
+    assert [str(one).splitlines()[-1] for one in made] == [f"The model ran on {on}." for on in ran]
+
+
+def test_a_piece_of_an_edit_is_small() -> None:
+    """The weights stay where they are, read or not, and whoever gets several pieces reads them once."""
+    model = in_memory(load("random:gpt2"))
+    model.weights.tensor("wpe.weight")
+    piece = pickle.dumps(partial(rome.states, model.weights, model.config, "blocks.0.mlp.post"))
+    assert len(piece) < SMALL
+    first, second = (pickle.loads(piece).args[0] for _ in range(2))
+    assert first is second
+    parallel.forget()
 
 
 @pytest.mark.slow
@@ -318,12 +376,17 @@ def test_a_scheduler_that_does_not_answer(address: str, monkeypatch: pytest.Monk
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", ["build", "check", "circuit"])
+@pytest.mark.parametrize("command", ["build", "check", "circuit", "edit"])
 def test_the_command_line_says_it_in_a_sentence(command: str, tiny_book: Path, tmp_path: Path) -> None:
     (tmp_path / "prompts.txt").write_text("The cow says\t moo\n", encoding="utf-8")
-    more = {"build": ["--model", LARGE], "check": [], "circuit": ["--prompts", tmp_path / "prompts.txt"]}[command]
-    book = tmp_path / "new.xlsx" if command == "build" else tiny_book
-    done = run_xlgpt(command, book, *more, "--cluster", "tcp://127.0.0.1:9")
+    fact = ("--model", "tiny", "--prompt", "{} plays", "--subject", "Michael Jordan", "--target", " soccer")
+    given: dict[str, tuple[Any, ...]] = {
+        "build": (tmp_path / "new.xlsx", "--model", LARGE),
+        "check": (tiny_book,),
+        "circuit": (tiny_book, "--prompts", tmp_path / "prompts.txt"),
+        "edit": (*fact, "--out", tmp_path / "new"),
+    }
+    done = run_xlgpt(command, *given[command], "--cluster", "tcp://127.0.0.1:9")
     assert done.returncode == 1
     assert done.stderr.startswith("xlgpt: No Dask scheduler answers at tcp://127.0.0.1:9; start one with `dask sched")
     assert done.stderr.count("\n") == 1

@@ -269,6 +269,8 @@ def steer_command(
     "--out", type=click.Path(path_type=Path), default="edit", show_default=True,
     help="The folder to write, for build --adapter.",
 )  # fmt: skip
+@click.option("--jobs", type=int, help="How many processes run the model.  [default: one a core]")
+@cluster_option
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def edit_command(as_json: bool, **options: Any) -> None:
     """Rewrite one fact by a rank-one change of one block's MLP (ROME), written as a LoRA adapter."""

@@ -74,6 +74,17 @@ def that_fit(size: int) -> int:
     return max(1, min(os.cpu_count() or 1, int(psutil.virtual_memory().available) // size))
 
 
+def in_order(found: Workers, work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+    """What comes of each item, in their order, by all that work, this process among them."""
+    waiting: dict[int, Result] = {}
+    following = 0
+    for number, result in found.shared(work, items, work):
+        waiting[number] = result
+        while following in waiting:
+            yield waiting.pop(following)
+            following += 1
+
+
 _kept: dict[object, Any] = {}
 
 
@@ -187,6 +198,9 @@ class Processes:
         """End them, whatever they do."""
         if self._pool is not None:
             self._pool.shutdown(kill_workers=True)
+
+
+HERE: Workers = Processes(1, "worked")  # this process alone
 
 
 @contextmanager

@@ -37,6 +37,7 @@ class Sheet:
 
     class weights:
         sheets: dict[str, list[str]] = {}  # noqa: RUF012
+        are_large = False
 
     def __init__(self, *texts: str, is_array: bool = False, cells: str = "F1"):
         constants: dict[tuple[int, int], Any] = {(i, j): BLOCK[i, j] for i in range(3) for j in range(4)}

@@ -147,11 +147,13 @@ def made() -> dict[str, Any]:
 def test_the_key_reads_one_and_other_keys_next_to_nothing(made: dict[str, Any]) -> None:
     """C⁻¹k / (kᵀC⁻¹k): 1 at k, and of all that are 1 there the least on the text's own keys."""
     model, place = made["model"], made["place"]
-    keys = [rome.states(model, ids, 1, "mlp.post")[at] for ids, at in place.prompts]
+    keys = [rome.states(model.weights, model.config, "blocks.1.mlp.post", ids)[at] for ids, at in place.prompts]
     key = np.mean(keys, axis=0)
     reads = made["adapter"].matrices["h.1.mlp.c_proj"].A[:, 0]
     assert reads @ key == pytest.approx(1, abs=1e-4)
-    others = np.concatenate([rome.states(model, ids, 1, "mlp.post") for ids in made["texts"]])
+    others = np.concatenate(
+        [rome.states(model.weights, model.config, "blocks.1.mlp.post", ids) for ids in made["texts"]]
+    )
     least = np.mean((others @ reads) ** 2)
     for seed in range(5):
         aside = np.random.default_rng(seed).normal(size=len(key))
@@ -173,7 +175,9 @@ def test_the_value_makes_the_target_likelier(made: dict[str, Any]) -> None:
 def test_without_a_text_the_key_reads_itself(made: dict[str, Any]) -> None:
     model, place = made["model"], made["place"]
     reads = rewrite(model, place, 21, [], "mine").matrices["h.1.mlp.c_proj"].A[:, 0]
-    key = np.mean([rome.states(model, ids, 1, "mlp.post")[at] for ids, at in place.prompts], axis=0)
+    key = np.mean(
+        [rome.states(model.weights, model.config, "blocks.1.mlp.post", ids)[at] for ids, at in place.prompts], axis=0
+    )
     assert reads == pytest.approx(key / (key @ key), rel=1e-5)
 
 

@@ -14,8 +14,9 @@ from safetensors.numpy import load_file, save_file
 
 from xlgpt.errors import BadCheckpoint, ModelNotFound, UnsupportedModel, UsageError, XlgptError
 from xlgpt.model import checkpoint
-from xlgpt.model.checkpoint import Model, load
+from xlgpt.model.checkpoint import Kept, Model, load
 from xlgpt.model.precision import rounded
+from xlgpt.model.reference import forward
 
 Make = Callable[..., Path]
 
@@ -239,3 +240,16 @@ def test_a_piece_says_where_in_the_tensor_a_number_is_not_finite(
     monkeypatch.setattr("xlgpt.model.checkpoint.PIECE", 80)
     with pytest.raises(BadCheckpoint, match=r"wte.weight holds nan at \[123, 4\]"):
         list(load(str(make_checkpoint(spoil))).weights.pieces("wte.weight"))
+
+
+def test_no_more_weights_are_kept_than_there_is_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The others are read again for each run, with the same result to the last bit."""
+    model = load("tiny")
+    whole = forward([1, 2, 3], Kept(model.weights), model.config)
+    monkeypatch.setattr(checkpoint, "HELD", 1_000_000)
+    some = Kept(model.weights)
+    first, again = (forward([1, 2, 3], some, model.config) for _ in range(2))
+    assert all(np.array_equal(whole[name], run[name]) for run in (first, again) for name in whole)
+    kept = {name: tensor for name in model.weights.shapes() if (tensor := some.tensor(name)) is some.tensor(name)}
+    assert 500_000 < sum(tensor.nbytes for tensor in kept.values()) <= 1_000_000
+    assert "wte.weight" in kept

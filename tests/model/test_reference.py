@@ -94,3 +94,21 @@ def test_vocabulary_larger_than_a_slice_keeps_its_order(make_checkpoint: Callabl
     wte = model.weights.tensor("wte.weight").astype(np.float64)
     wanted = [math.fsum(a * b for a, b in zip(row, seen["ln_final.normalized"][-1], strict=True)) for row in wte]
     np.testing.assert_allclose(seen["logits"][-1], wanted, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", ["tiny", "random:n_layer=12,n_embd=64", "random:n_layer=1,vocab_size=20000"])
+def test_prompts_that_run_together_take_as_much_room_as_there_is(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither more nor half of it: the activations of the largest batch."""
+    monkeypatch.setattr(reference, "ROOM", 10_000_000)
+    model, prompts = load(name), [[1, 2, 3, 4, 5]] * 100 + [[7, 8]] * 3
+    batches = list(reference.batches(prompts, model.config))
+    assert sorted(i for batch in batches for i in batch) == list(range(len(prompts)))
+    assert all(len({len(prompts[i]) for i in batch}) == 1 for batch in batches)
+    cache = reference.forward(np.array([prompts[i] for i in batches[0]]), model.weights, model.config)
+    held = {id(value.base if value.base is not None else value): value for value in cache.values()}
+    assert 5_000_000 < sum(value.nbytes for value in held.values()) + cache["logits"].nbytes < 11_000_000
+
+
+def test_one_prompt_always_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reference, "ROOM", 1)
+    assert list(reference.batches([[1, 2], [3, 4]], load("tiny").config)) == [[0], [1]]

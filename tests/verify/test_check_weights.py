@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from xlgpt.model.checkpoint import load
-from xlgpt.progress import silent
-from xlgpt.verify.check_weights import Given, check_weights
+from xlgpt.verify.check_weights import Given, check_what_it_holds
 from xlgpt.verify.report import BandResult
 from xlgpt.workbook.book import Book
 from xlgpt.workbook.fill import fill
@@ -17,7 +16,7 @@ from xlgpt.workbook.fill import fill
 
 def found(book: Book, given: Given) -> dict[str, BandResult]:
     """What is wrong, or not checked, by name."""
-    bands = [band for sheet in check_weights(book, given, silent) for band in sheet.bands]
+    bands = [band for sheet in check_what_it_holds(book, given) for band in sheet.bands]
     return {band.name: band for band in bands if band.problem or band.gap}
 
 

@@ -1,9 +1,15 @@
 """A workbook read back: as xlgpt wrote it, and as other programs save it again."""
 
+import pickle
 import re
 import shutil
+import subprocess
+import sys
+import time
 import zipfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -97,8 +103,6 @@ def test_a_workbook_saved_by_openpyxl_is_the_same_model(tmp_path: Path, make_che
 def test_a_workbook_saved_by_libreoffice_is_the_same_model(
     tmp_path: Path, make_checkpoint: Callable[..., Path]
 ) -> None:
-    import subprocess
-
     from xlgpt.engines.libreoffice import find_soffice
 
     folder = make_checkpoint()
@@ -119,13 +123,72 @@ def test_a_workbook_saved_by_libreoffice_is_the_same_model(
     assert report.passed, list(report.sentences())
 
 
-def test_a_small_memory_reads_the_sheets_again(tiny_book: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_weights_of_a_large_model_stand_in_files(
+    tmp_path: Path, tiny_book: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same numbers, which others that know the folder do not read again; at the end none is left."""
     whole = Book(tiny_book)
     monkeypatch.setattr("xlgpt.workbook.book.KEPT", 1)
-    small = Book(tiny_book)
-    for name in ("h.0.mlp.c_fc.weight", "wpe.weight", "h.0.mlp.c_fc.weight"):
-        np.testing.assert_array_equal(small.weights.tensor(name), whole.weights.tensor(name))
-        assert len(small.weights._kept) == 1
+    monkeypatch.setattr("xlgpt.workbook.book.SMALL", 1000)
+    path = tmp_path / "book.xlsx"
+    shutil.copy(tiny_book, path)
+    large = Book(path)
+    for name in whole.weights.shapes():
+        np.testing.assert_array_equal(large.weights.tensor(name), whole.weights.tensor(name), strict=True)
+    assert large.weights.folder
+    assert large.weights.folder.parent == tmp_path
+    held = sum(tensor.nbytes for tensor in large.weights._kept.values())
+    assert held < sum(file.stat().st_size for file in large.weights.folder.iterdir()) / 50
+    other: Book = pickle.loads(pickle.dumps(large))
+    monkeypatch.setattr(other.weights, "_read", None)
+    np.testing.assert_array_equal(other.weights.tensor("wte.weight"), whole.weights.tensor("wte.weight"))
+    other.weights.close()
+    assert large.weights.folder.is_dir()
+    large.weights.close()
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_threads_read_the_weights_of_a_large_model_once(
+    tmp_path: Path, tiny_book: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a check does, one of whose threads calculates NumPy's numbers while the other holds the weights."""
+    monkeypatch.setattr("xlgpt.workbook.book.KEPT", 1)
+    path = tmp_path / "book.xlsx"
+    shutil.copy(tiny_book, path)
+    weights, read = Book(path).weights, list[str]()
+    reading = weights._read
+    monkeypatch.setattr(weights, "_read", lambda sheet: (read.append(sheet), time.sleep(0.2), reading(sheet))[-1])
+    with closing(weights), ThreadPoolExecutor(4) as threads:
+        shapes = threads.map(lambda name: weights.tensor(name).shape, ["h.1.mlp.c_fc.weight"] * 4)
+        assert set(shapes) == {(96, 384)}
+        assert len(read) == 1
+        assert len(list(tmp_path.iterdir())) == 2
+    assert list(tmp_path.iterdir()) == [path]
+
+
+LEAVE = """
+import sys, psutil
+from xlgpt.workbook import book
+book.KEPT = 1
+held = book.Book(sys.argv[1])
+print(held.weights.tensor("wpe.weight").size, flush=True)
+if sys.argv[2:]:
+    psutil.Process().kill()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("killed", [[], ["killed"]])
+def test_no_weights_are_left_on_the_disk(tmp_path: Path, tiny_book: Path, killed: list[str]) -> None:
+    path = tmp_path / "book.xlsx"
+    shutil.copy(tiny_book, path)
+    done = subprocess.run([sys.executable, "-c", LEAVE, path, *killed], stdout=subprocess.PIPE, timeout=60)
+    assert (done.returncode == 0) is not bool(killed)
+    assert int(done.stdout)
+    until = time.monotonic() + 20
+    while len(list(tmp_path.iterdir())) > 1 and time.monotonic() < until:
+        time.sleep(0.1)
+    assert list(tmp_path.iterdir()) == [path]
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from formulas.tokens.operand import Error, XlError
 from xlgpt.compiler.settings import Settings
 from xlgpt.engines.closures import NO_VALUE, Compiled, Evaluation, compiled
 from xlgpt.engines.engine import Engine, Place, Traits, inputs
-from xlgpt.engines.tree import EMPTY, Tree, take_apart
+from xlgpt.engines.tree import EMPTY, Node, take_apart
 from xlgpt.errors import FormulaError
 from xlgpt.workbook.book import Book, Prompt
 from xlgpt.xlsx.formula import Formula
@@ -27,6 +27,7 @@ from xlgpt.xlsx.worksheet import CellError, Cells, Values, a1_range, overlap, pa
 
 Part = tuple[slice, slice]  # of a block: rows and columns
 Piece = tuple[int, Part, Part]
+Form = tuple[Compiled, tuple[Range | float, ...]]  # what a formula calculates, and from which references and numbers
 SHEET = re.compile(r"(?:'((?:[^']|'')+)'|([^'!]+))!(.+)")
 NOT_AVAILABLE = Error.errors["#N/A"]
 
@@ -58,13 +59,12 @@ class FormulasLibrary(Engine):
     def __init__(self, book: Book):
         self._book = book
         self._sheets: dict[str, _Sheet] = {}
-        self._trees: dict[str, Tree] = {}
+        self._forms: dict[Place, Form] = {}
         self._places: dict[tuple[str, str], Range] = {}  # what a formula's text refers to, by the sheet it stands on
         self._constant_ranges: dict[Range, Values] = {}
         self._over: dict[Range, tuple[int, ...]] = {}
-        self._blank: dict[Range, Values] = {}  # ranges without what formulas show and what is set
+        self._inside: dict[Range, tuple[tuple[int, int, Any], ...]] = {}  # the constants in a range: row, column, value
         self._pieces: dict[Range, list[Piece]] = {}
-        self._arguments: dict[Place, tuple[Range | float, ...]] = {}  # each formula's references and numbers
         self._needed: dict[Place, list[Range]] = {}  # the references alone
         self._order: dict[Place, None] = {}  # of evaluation, as far as it is known
         self._users: dict[Place, list[Range]] = {}  # the references that each formula's cells are part of
@@ -75,7 +75,7 @@ class FormulasLibrary(Engine):
         self._complete: set[Range] = set()  # ranges whose formulas all have results, while nothing changes
         self._seen: dict[Range, Values] = {}  # what they show
         self._inputs: dict[Range, Values] = {}
-        self._tensors: dict[str, dict[str, Range]] = {}  # by sheet
+        self._tensors: dict[Range, list[tuple[str, Range]]] = {}  # those of which some cells of a weight sheet are
         self._fed = False
         self._here = ""  # the sheet that is being read; with `fed`, the others are given
         self._left_out: frozenset[Place] = frozenset()
@@ -186,6 +186,9 @@ class FormulasLibrary(Engine):
             self._users.clear()
         self._settle(cells)
         value = self._value(cells)
+        if self._book.weights.are_large:  # and so what is read is much: it is put together again the next time
+            self._seen.pop(cells, None)
+            return shown(value)
         known = self._shown.get(cells)
         if known is None or known[0] is not value:
             known = self._shown[cells] = (value, shown(value))
@@ -194,12 +197,10 @@ class FormulasLibrary(Engine):
     def alone(self, formula: Formula) -> Values:
         """What a formula would show in its cells, where all that was fed is given. Raises FormulaError."""
         self._here = ""
-        arguments = self._placed(formula)
+        shape, arguments = self._form(formula)
         for cells in _references_in(arguments):
             self._settle(cells)
-        return shown(
-            self._in_cells(self._shape(formula).run(Evaluation(self._value, arguments, formula.cells)), formula)
-        )
+        return shown(self._in_cells(shape.run(Evaluation(self._value, arguments, formula.cells)), formula))
 
     def calculated(self, sheet: str) -> int | None:
         """How many formulas of a sheet were calculated the last time."""
@@ -207,7 +208,7 @@ class FormulasLibrary(Engine):
 
     def taken_branches(self) -> dict[Place, tuple[int, int]]:
         """Of each formula that was evaluated: how many branches it has, and those taken so far, a bit each."""
-        ways = ((place, self._shape(self._sheets[place[0]].formulas[place[1]]).branches) for place in self._order)
+        ways = ((place, self._form_of(place)[0].branches) for place in self._order)
         return {place: (count, self.taken.get(place, 0)) for place, count in ways if count}
 
     def close(self) -> None:
@@ -253,8 +254,9 @@ class FormulasLibrary(Engine):
         """What a formula's cells show; which branches it takes is kept. What it refers to has been evaluated."""
         sheet, i = place
         formula = self._sheets[sheet].formulas[i]
-        at = Evaluation(self._value, self._arguments_of(place), formula.cells)
-        value = self._in_cells(self._shape(formula).run(at), formula)
+        shape, arguments = self._form_of(place)
+        at = Evaluation(self._value, arguments, formula.cells)
+        value = self._in_cells(shape.run(at), formula)
         if at.taken:
             self.taken[place] = self.taken.get(place, 0) | at.taken
         self.evaluated[sheet] = self.evaluated.get(sheet, 0) + 1
@@ -281,28 +283,24 @@ class FormulasLibrary(Engine):
             return sheet.given[i]
         return sheet.results.get(i)
 
-    def _tree(self, formula: Formula) -> Tree:
-        if formula.text not in self._trees:
-            try:
-                self._trees[formula.text] = take_apart(formula.text)
-            except FormulaError as e:
-                raise FormulaError(f"{formula.cells.absolute} cannot be evaluated: {e}.") from e
-        return self._trees[formula.text]
-
     def _references(self, place: Place) -> list[Range]:
         if place not in self._needed:
-            self._needed[place] = _references_in(self._arguments_of(place))
+            self._needed[place] = _references_in(self._form_of(place)[1])
         return self._needed[place]
 
-    def _arguments_of(self, place: Place) -> tuple[Range | float, ...]:
-        if place not in self._arguments:
-            self._arguments[place] = self._placed(self._sheets[place[0]].formulas[place[1]])
-        return self._arguments[place]
+    def _form_of(self, place: Place) -> Form:
+        if place not in self._forms:
+            self._forms[place] = self._form(self._sheets[place[0]].formulas[place[1]])
+        return self._forms[place]
 
-    def _placed(self, formula: Formula) -> tuple[Range | float, ...]:
-        """A formula's references, as the cells that they mean, and its numbers. Raises FormulaError."""
-        arguments = self._tree(formula).arguments
-        return tuple([a if isinstance(a, float) else self._place(a, formula.cells) for a in arguments])
+    def _form(self, formula: Formula) -> Form:
+        """What a formula calculates, and from which cells and numbers. Raises FormulaError."""
+        try:
+            tree = take_apart(formula.text)
+        except FormulaError as e:
+            raise FormulaError(f"{formula.cells.absolute} cannot be evaluated: {e}.") from e
+        arguments = (a if isinstance(a, float) else self._place(a, formula.cells) for a in tree.arguments)
+        return self._shape(tree.root), tuple(arguments)
 
     def _place(self, text: str, seen_from: Range) -> Range:
         """The cells that a reference or a name in a formula means. Raises FormulaError."""
@@ -318,8 +316,7 @@ class FormulasLibrary(Engine):
             self._places[key] = cells or self._book.named(text)
         return self._places[key]
 
-    def _shape(self, formula: Formula) -> Compiled:
-        root = self._tree(formula).root
+    def _shape(self, root: Node) -> Compiled:
         if id(root) not in self._shapes:  # formulas of one shape share it, and it is kept
             self._shapes[id(root)] = compiled(root)
         return self._shapes[id(root)]
@@ -345,8 +342,7 @@ class FormulasLibrary(Engine):
         if known is not None:
             return known
         if cells.sheet in self._book.weights.sheets:
-            self._constant_ranges[cells] = self._weights(cells)
-            return self._constant_ranges[cells]
+            return self._weights(cells)
         sheet = self._sheet(cells.sheet)
         filling = self._filling(cells)
         if len(filling) == 1:
@@ -386,21 +382,24 @@ class FormulasLibrary(Engine):
                 yield block, np.where(values == "", empty, values)
 
     def _constants(self, sheet: _Sheet, cells: Range) -> Values:
-        if cells not in self._blank:
-            values = self._blank[cells] = _filled(EMPTY, cells.height, cells.width)
-            for row in range(cells.height):
-                for column in range(cells.width):
-                    place = (cells.row + row, cells.column + column)
-                    if place in sheet.constants:
-                        values[row, column] = sheet.constants[place]
-        return self._blank[cells].copy()
+        if cells not in self._inside:
+            places = ((row, column) for row in range(cells.height) for column in range(cells.width))
+            there = (
+                (row, column, sheet.constants.get((cells.row + row, cells.column + column))) for row, column in places
+            )
+            self._inside[cells] = tuple(each for each in there if each[2] is not None)
+        values = _filled(EMPTY, cells.height, cells.width)
+        for row, column, value in self._inside[cells]:
+            values[row, column] = value
+        return values
 
     def _weights(self, cells: Range) -> Values:
-        """Some cells of a sheet of weights. What stands between the tensors counts as empty."""
-        if cells.sheet not in self._tensors:
+        """Some cells of a sheet of weights, which are not kept. What stands between the tensors counts as empty."""
+        if cells not in self._tensors:
             names = self._book.weights.sheets[cells.sheet]
-            self._tensors[cells.sheet] = {name: self._book.named(name) for name in names}
-        tensors = [(name, block, overlap(block, cells)) for name, block in self._tensors[cells.sheet].items()]
+            blocks = [(name, self._book.named(name)) for name in names]
+            self._tensors[cells] = [(name, block) for name, block in blocks if overlap(block, cells)]
+        tensors = [(name, block, overlap(block, cells)) for name, block in self._tensors[cells]]
         for name, block, common in tensors:
             if common == cells:
                 return part(self._book.weights.cells(name), block, cells)

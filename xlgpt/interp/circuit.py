@@ -16,7 +16,7 @@ from rich.text import Text
 from xlgpt.errors import NotOneToken, UsageError
 from xlgpt.interp.mean_activations import Means, component_means
 from xlgpt.model import reference
-from xlgpt.model.checkpoint import Kept, Model, Weights
+from xlgpt.model.checkpoint import HELD, Kept, Model, Weights
 from xlgpt.model.config import GPT2Config
 from xlgpt.model.edits import Edits
 from xlgpt.model.tokenizer import Tokenizer, check_text
@@ -28,7 +28,7 @@ Ablation = Literal["mean", "zero"]
 ABLATIONS: tuple[Ablation, ...] = ("mean", "zero")
 MANY = 32  # components: of more, up to half are removed at once
 WORTH_IT = 3_000_000  # parameters; below, starting a process takes longer than the work
-BASE = 300_000_000  # bytes that a process takes without the weights
+BASE = 900_000_000  # bytes that a process takes without the weights, most of them for activations
 CANDIDATES = 16  # components outside a circuit that are tried in place of some inside
 
 
@@ -168,14 +168,14 @@ def find_circuit(
     Whatever a set lacks is ablated at all positions. From all on, the component whose removal leaves the largest
     worst margin goes, until none can; of more than 32, up to half go at once. Then one from outside is tried in place
     of two inside. It takes about 2 runs of all prompts for each component of a large model, more where they are few:
-    seconds for the bundled model, minutes and, in each process, 8 bytes a parameter for GPT-2 small.
+    seconds for the bundled model, minutes for GPT-2 small.
     jobs: how many processes run them; by default one for each core, as far as the memory goes. cluster: the address of
     a Dask scheduler, tcp://…, whose workers run them instead. The circuit is the same.
     Raises UsageError where the whole model does not answer right, and what xlgpt.parallel does.
     """
     check_jobs(jobs, cluster)
     if jobs is None and not cluster:
-        jobs = that_fit(8 * model.parameters + BASE) if model.parameters > WORTH_IT else 1
+        jobs = processes(model)
     question = asked(model, cases, ablate)
     with workers("tried sets of components", jobs, cluster, model.weights.files()) as others:
         search = Search(question, others, progress)
@@ -191,6 +191,11 @@ def find_circuit(
         margins = search.margins(found)
     edits, ran_on = search.here.edits(found), str(others)
     return Circuit(cases, tuple(sorted(found, key=_order)), edits, ablate, margins, full, search.tried, ran_on)
+
+
+def processes(model: Model) -> int:
+    """How many run a model: one on each core, as far as the memory goes; one where that is soon done."""
+    return that_fit(min(8 * model.parameters, HELD) + BASE) if model.parameters > WORTH_IT else 1
 
 
 def _order(component: Component) -> tuple[int, int]:
@@ -245,7 +250,7 @@ class Runs:
     def margins(self, on: frozenset[Component]) -> Array:
         """By how much each prompt's target leads; below 0 where another token does."""
         edits, margins = self.edits(on), np.empty(len(self._cases))
-        for numbers in reference.by_length([case.ids for case in self._cases]).values():
+        for numbers in reference.batches([case.ids for case in self._cases], self._config):
             ids = np.array([self._cases[i].ids for i in numbers])
             logits = reference.forward(ids, self._weights, self._config, edits)["logits"][:, -1]  # [B, V]
             rows, targets = np.arange(len(numbers)), [self._cases[i].target for i in numbers]

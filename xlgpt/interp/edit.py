@@ -2,29 +2,30 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rich.table import Table
 from rich.text import Text
-from threadpoolctl import threadpool_limits
 
 from xlgpt.errors import BadSubject, UsageError
-from xlgpt.interp.circuit import one_token
+from xlgpt.interp.circuit import one_token, processes
 from xlgpt.interp.relations import PLACE, neighbours, paraphrases, read_relations
 from xlgpt.interp.rome import Place, own_prefixes, rewrite
 from xlgpt.interp.steering import check_block
 from xlgpt.interp.tracing import subject_tokens, trace
 from xlgpt.model import reference
 from xlgpt.model.adapter import Adapter, check_folder, write_adapter
-from xlgpt.model.checkpoint import Model, in_memory, load
+from xlgpt.model.checkpoint import Model, Weights, in_memory, load
+from xlgpt.model.config import GPT2Config
 from xlgpt.model.edits import NOTHING, Edits
 from xlgpt.model.tokenizer import check_text
+from xlgpt.parallel import HERE, Workers, check_jobs, in_order, workers
 from xlgpt.progress import Progress, silent
 
 MOST_LOST = 5  # prompts that are named one by one
-SMALL = 3_000_000  # parameters; below, NumPy's threads wait for each other longer than they work
 TOKENS = ("subject", "last")  # whose last token's key is changed: the subject's, or the prompt's
 
 
@@ -51,7 +52,8 @@ class Edited:
     """A fact rewritten. block, token: whose MLP was changed, and for which token of the prompt (one of TOKENS).
 
     restored: how much of the answer that MLP's result brought back in causal tracing, from 0 to 1. shares: efficacy, of
-    the prompt, alone and behind other sentences; paraphrases; neighbours, which should stay as they are.
+    the prompt, alone and behind other sentences; paraphrases; neighbours, which should stay as they are. ran_on: how
+    many processes ran the model, or workers of which cluster.
     """
 
     prompt: str
@@ -63,6 +65,7 @@ class Edited:
     adapter: Adapter
     path: Path
     shares: tuple[Share, ...]
+    ran_on: str
 
     def table(self) -> Table:
         """The three shares, before and after."""
@@ -85,6 +88,7 @@ class Edited:
                 f"numbers beside h.{self.block}.mlp.c_proj, whose key is that of {where} "
                 f"({self.restored:.0%} of the answer comes from there).",
                 *lost,
+                f"The model ran on {self.ran_on}.",
             ]
         )
 
@@ -114,6 +118,8 @@ def edit(
     token: str | None = None,
     text: str | Path | None = None,
     relations: str | Path | None = None,
+    jobs: int | None = None,
+    cluster: str = "",
     progress: Progress = silent,
 ) -> Edited:
     """Make `target` what follows the prompt about the subject, and write the change into the folder `out`.
@@ -121,9 +127,13 @@ def edit(
     model: as for build. prompt: a text with {} in the subject's place, or with the subject itself. block, token: where
     to change it, chosen by causal tracing unless told. text: a file with a document a line, whose keys are left alone;
     relations: a file of facts, of which the shares are taken; unless told, those that come with the model.
-    Raises BadSubject, NotOneToken, UsageError, BadRelations, OutputError, and whatever loading a model may.
+    jobs: how many processes run the model; by default one for each core, as far as the memory goes. cluster: the
+    address of a Dask scheduler, tcp://…, whose workers run it instead. The change is the same.
+    Raises BadSubject, NotOneToken, UsageError, BadRelations, OutputError, whatever loading a model may, and what
+    xlgpt.parallel does.
     """
     check_folder(Path(out))
+    check_jobs(jobs, cluster)
     found = in_memory(load(model))
     wording = _with_place(prompt, subject)
     check_text(wording + subject + target)
@@ -131,20 +141,23 @@ def edit(
     known = Path(relations) if relations else found.companions.relations
     facts = read_relations(known) if known else ()
     texts = read_text(Path(text) if text else found.companions.text, found)
-    with threadpool_limits(1 if found.parameters <= SMALL else None):
+    if jobs is None and not cluster:
+        jobs = processes(found)
+    with workers("ran the model", jobs, cluster, found.weights.files()) as others:
         progress("Tracing", 0, 1)
-        site = _site(found, wording, subject, block, token)
-        behind = [f"{prefix}{wording}" for prefix in ("", *own_prefixes(found))]
+        site = _site(found, wording, subject, block, token, others)
+        behind = [f"{prefix}{wording}" for prefix in ("", *own_prefixes(found, others))]
         place = Place(site.block, tuple(_prompts(found, behind, subject, site.token)))
-        adapter = rewrite(found, place, wanted, texts, Path(out).resolve().name, progress)
+        adapter = rewrite(found, place, wanted, texts, Path(out).resolve().name, progress, others)
         asked = {
             "efficacy": [(found.tokenizer.decode(list(ids)), target) for ids, _ in place.prompts],
             "paraphrases": [(other.replace(PLACE, subject), target) for other in paraphrases(facts, wording)],
             "neighbours": list(neighbours(facts, wording, subject)),
         }
-        shares = tuple(_share(name, cases, found, adapter) for name, cases in asked.items())
+        shares = tuple(_share(name, cases, found, adapter, others) for name, cases in asked.items())
+        ran_on = str(others)
     write_adapter(Path(out), adapter)
-    return Edited(wording, subject, target, site.block, site.token, site.restored, adapter, Path(out), shares)
+    return Edited(wording, subject, target, site.block, site.token, site.restored, adapter, Path(out), shares, ran_on)
 
 
 @dataclass(frozen=True)
@@ -156,7 +169,7 @@ class _Site:
     restored: float
 
 
-def _site(model: Model, wording: str, subject: str, block: int | None, token: str | None) -> _Site:
+def _site(model: Model, wording: str, subject: str, block: int | None, token: str | None, others: Workers) -> _Site:
     """What is told, and of the rest what causal tracing finds. Raises UsageError."""
     if block is not None:
         check_block(block, model.config)
@@ -164,7 +177,8 @@ def _site(model: Model, wording: str, subject: str, block: int | None, token: st
         raise UsageError(f"There is no token {token!r} to choose; write {' or '.join(TOKENS)}.")
     text, last = wording.replace(PLACE, subject), model.config.n_layer - 1
     ids = _ids(model, text)
-    traced = trace(model, ids, subject_tokens(text, subject, model.tokenizer, wording.index(PLACE)), kinds=("mlp_out",))
+    tokens = subject_tokens(text, subject, model.tokenizer, wording.index(PLACE))
+    traced = trace(model, ids, tokens, kinds=("mlp_out",), others=others)
     places = {"subject": traced.subject[-1], "last": len(ids) - 1}
     blocks = range(model.config.n_layer) if block is None else [block]
     at_block, at = traced.decisive(blocks, places.values() if token is None else [places[token]])
@@ -219,9 +233,9 @@ def read_text(path: Path | None, model: Model) -> list[list[int]]:
     return documents
 
 
-def _share(name: str, cases: Sequence[tuple[str, str]], model: Model, adapter: Adapter) -> Share:
+def _share(name: str, cases: Sequence[tuple[str, str]], model: Model, adapter: Adapter, others: Workers) -> Share:
     prompts = [prompt for prompt, _ in cases]
-    before, after = (next_tokens(prompts, model, edits) for edits in (NOTHING, Edits(adapter=adapter)))
+    before, after = (next_tokens(prompts, model, edits, others) for edits in (NOTHING, Edits(adapter=adapter)))
     was, is_now = (
         [token == answer for token, (_, answer) in zip(found, cases, strict=True)] for found in (before, after)
     )
@@ -229,13 +243,20 @@ def _share(name: str, cases: Sequence[tuple[str, str]], model: Model, adapter: A
     return Share(name, len(cases), sum(was), sum(is_now), tuple(lost))
 
 
-def next_tokens(prompts: Sequence[str], model: Model, edits: Edits = NOTHING) -> list[str]:
+def next_tokens(prompts: Sequence[str], model: Model, edits: Edits = NOTHING, others: Workers = HERE) -> list[str]:
     """The most likely token behind each prompt."""
     encoded = [model.tokenizer.encode(prompt)[-model.config.n_positions :] for prompt in prompts]
     found = [""] * len(prompts)
-    for numbers in reference.by_length(encoded).values():
-        together = np.array([encoded[i] for i in numbers])
-        logits = reference.forward(together, model.weights, model.config, edits)["logits"][:, -1]
-        for i, best in zip(numbers, logits.argmax(axis=-1), strict=True):
-            found[i] = model.tokenizer.text(int(best))
+    groups = list(reference.batches(encoded, model.config))
+    run = partial(_most_likely, model.weights, model.config, edits)
+    answers = in_order(others, run, [[encoded[i] for i in numbers] for numbers in groups])
+    for numbers, best in zip(groups, answers, strict=True):
+        for i, token in zip(numbers, best, strict=True):
+            found[i] = model.tokenizer.text(token)
     return found
+
+
+def _most_likely(weights: Weights, config: GPT2Config, edits: Edits, prompts: Sequence[Sequence[int]]) -> list[int]:
+    """The token that comes next after each of some prompts of one length."""
+    logits = reference.forward(np.array(prompts), weights, config, edits)["logits"][:, -1]
+    return [int(best) for best in logits.argmax(axis=-1)]

@@ -16,6 +16,7 @@ of few blocks fetches the subject in its first attention already, and its MLPs a
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,9 +24,11 @@ from numpy.typing import NDArray
 from xlgpt.model import reference
 from xlgpt.model.adapter import Adapter, LowRank
 from xlgpt.model.backward import gradient
-from xlgpt.model.checkpoint import Model
+from xlgpt.model.checkpoint import Model, Weights
+from xlgpt.model.config import GPT2Config
 from xlgpt.model.edits import Edits
 from xlgpt.model.sampling import Sampling, write
+from xlgpt.parallel import HERE, Workers, in_order
 from xlgpt.progress import Progress, silent
 
 Array = NDArray[np.float64]
@@ -48,50 +51,65 @@ class Place:
 
 
 def rewrite(
-    model: Model, place: Place, target: int, texts: Sequence[Sequence[int]], name: str, progress: Progress = silent
+    model: Model,
+    place: Place,
+    target: int,
+    texts: Sequence[Sequence[int]],
+    name: str,
+    progress: Progress = silent,
+    others: Workers = HERE,
 ) -> Adapter:
     """The rank-one change after which the target is what follows the prompts.
 
     texts: documents as token ids, whose keys are to be left alone; of none the change reads k itself.
+    others: what runs the model.
     """
-    keys = [states(model, ids, place.block, "mlp.post")[at] for ids, at in place.prompts]
-    key = np.mean(keys, axis=0)  # [F]
-    reads = np.linalg.solve(covariance(model, texts, place.block), key) if texts else key
+    key = np.mean(_at_places(model, place, "mlp.post", others), axis=0)  # [F]
+    reads = np.linalg.solve(covariance(model, texts, place.block, others), key) if texts else key
     reads = reads / (reads @ key)
-    added = value(model, place, target, progress)
+    added = value(model, place, target, progress, others)
     A, B = (part.astype(np.float32).astype(np.float64) for part in (reads[:, None], added[None]))
     return Adapter(name, {f"h.{place.block}.mlp.c_proj": LowRank(A, B)})
 
 
-def states(model: Model, ids: Sequence[int], block: int, name: str) -> Array:
-    """An activation of a block, [T, …]."""
-    return reference.forward(list(ids), model.weights, model.config)[f"blocks.{block}.{name}"]
+def _at_places(model: Model, place: Place, name: str, others: Workers) -> list[Array]:
+    """An activation of the block at that token of each prompt."""
+    run = partial(states, model.weights, model.config, f"blocks.{place.block}.{name}")
+    found = in_order(others, run, [ids for ids, _ in place.prompts])
+    return [state[at] for state, (_, at) in zip(found, place.prompts, strict=True)]
 
 
-def covariance(model: Model, texts: Sequence[Sequence[int]], block: int) -> Array:
+def states(weights: Weights, config: GPT2Config, name: str, ids: Sequence[Sequence[int]] | Sequence[int]) -> Array:
+    """An activation of one prompt, [T, …], or of several of one length, [B, T, …]."""
+    return reference.forward(np.array(ids), weights, config)[name]
+
+
+def covariance(model: Model, texts: Sequence[Sequence[int]], block: int, others: Workers = HERE) -> Array:
     """The mean of k·kᵀ over all tokens of some documents, [F, F], with a small ridge, so that it has an inverse."""
     total, count = np.zeros((model.config.n_inner, model.config.n_inner)), 0
     pieces = [
         ids[i : i + model.config.n_positions] for ids in texts for i in range(0, len(ids), model.config.n_positions)
     ]
-    for numbers in reference.by_length(pieces).values():
-        together = np.array([pieces[i] for i in numbers])
-        cache = reference.forward(together, model.weights, model.config)
-        keys = cache[f"blocks.{block}.mlp.post"].reshape(-1, len(total))
+    run = partial(states, model.weights, model.config, f"blocks.{block}.mlp.post")
+    together = [[pieces[i] for i in numbers] for numbers in reference.batches(pieces, model.config)]
+    for found in in_order(others, run, together):
+        keys = found.reshape(-1, len(total))
         total, count = total + keys.T @ keys, count + len(keys)
     ridge = max(RIDGE * float(np.trace(total)) / len(total), np.finfo(np.float64).tiny)
-    found: Array = (total + ridge * np.eye(len(total))) / max(1, count)
-    return found
+    inverted: Array = (total + ridge * np.eye(len(total))) / max(1, count)
+    return inverted
 
 
-def value(model: Model, place: Place, target: int, progress: Progress = silent) -> Array:
+def value(model: Model, place: Place, target: int, progress: Progress = silent, others: Workers = HERE) -> Array:
     """δ [D]: added to what the MLP writes at that token of each prompt, it makes the target likely."""
-    written = [states(model, ids, place.block, "mlp_out") for ids, _ in place.prompts]
-    longest = LONGEST * float(np.linalg.norm(written[0][place.prompts[0][1]]))
+    written = _at_places(model, place, "mlp_out", others)
+    longest = LONGEST * float(np.linalg.norm(written[0]))
+    run = partial(_slope, model.weights, model.config, place.block, target)
     added, first, second = np.zeros((3, model.config.n_embd))
     for step in range(1, STEPS + 1):
         progress("Finding the value", step - 1, STEPS)
-        found = [_slope(model, place, i, own, added, target) for i, own in enumerate(written)]
+        changed = [(ids, at, own + added) for (ids, at), own in zip(place.prompts, written, strict=True)]
+        found = list(in_order(others, run, changed))
         if np.mean([likely for likely, _ in found]) > LIKELY:
             break
         slope = np.mean([slope for _, slope in found], axis=0)
@@ -103,30 +121,39 @@ def value(model: Model, place: Place, target: int, progress: Progress = silent) 
     return added
 
 
-def _slope(model: Model, place: Place, i: int, own: Array, added: Array, target: int) -> tuple[float, Array]:
-    """How likely the target is behind the i-th prompt, and the gradient of -log of that at δ, [D]."""
-    ids, at = place.prompts[i]
-    patched = np.full_like(own, np.nan)
-    patched[at] = own[at] + added
-    edits = Edits(patched={f"blocks.{place.block}.mlp_out": patched})
-    cache = reference.forward(list(ids), model.weights, model.config, edits)
+def _slope(
+    weights: Weights, config: GPT2Config, block: int, target: int, changed: tuple[tuple[int, ...], int, Array]
+) -> tuple[float, Array]:
+    """How likely the target is behind a prompt, and the gradient of -log of that at what its MLP writes, [D].
+
+    changed: the prompt, the place of a token in it, and what the MLP is to write there.
+    """
+    ids, at, written = changed
+    patched = np.full((len(ids), len(written)), np.nan)
+    patched[at] = written
+    edits = Edits(patched={f"blocks.{block}.mlp_out": patched})
+    cache = reference.forward(list(ids), weights, config, edits)
     at_logits = np.zeros_like(cache["logits"])
     at_logits[-1] = reference.softmax(cache["logits"][-1])
     likely = float(at_logits[-1, target])
     at_logits[-1, target] -= 1
-    return likely, gradient(cache, at_logits, model.weights, model.config, place.block + 1)[at]
+    return likely, gradient(cache, at_logits, weights, config, block + 1)[at]
 
 
-def own_prefixes(model: Model) -> Iterator[str]:
+def own_prefixes(model: Model, others: Workers = HERE) -> Iterator[str]:
     """Whole sentences that the model writes by itself from the beginning of a text, seeded; none for want of one."""
     starts = sorted(model.tokenizer.special)
     if not starts:
         return
-    follows = reference.what_follows(model.weights, model.config)
-    length = min(PREFIX_TOKENS, model.config.n_positions // 2)
-    for seed in range(1, PREFIXES + 1):
-        ids = write(starts[:1], length, follows, Sampling(temperature=1, seed=seed), starts[0])
+    run = partial(_written, model.weights, model.config, starts[0])
+    for ids in in_order(others, run, range(1, PREFIXES + 1)):
         text = model.tokenizer.decode(ids)
         sentences = text[: text.rfind(".") + 1].strip()
         if sentences:
             yield f"{sentences} "
+
+
+def _written(weights: Weights, config: GPT2Config, start: int, seed: int) -> list[int]:
+    """What a model writes from the beginning of a text, by a seed."""
+    follows, length = reference.what_follows(weights, config), min(PREFIX_TOKENS, config.n_positions // 2)
+    return write([start], length, follows, Sampling(temperature=1, seed=seed), start)

@@ -13,11 +13,14 @@ from numpy.typing import NDArray
 
 from xlgpt.errors import BadSubject
 from xlgpt.model import reference
-from xlgpt.model.checkpoint import Model
+from xlgpt.model.checkpoint import Model, Weights
+from xlgpt.model.config import GPT2Config
 from xlgpt.model.edits import Edits
 from xlgpt.model.tokenizer import Tokenizer
+from xlgpt.parallel import HERE, Workers, in_order
 
 Array = NDArray[np.float64]
+Places = NDArray[np.int64]
 KINDS = ("resid_post", "attn_out", "mlp_out")  # the states that are put back, by TransformerLens' names
 DEVIATIONS = 3  # of the token vectors' numbers: how large the noise is
 SAMPLES = 10  # of the noise, over which everything is averaged
@@ -70,37 +73,74 @@ def trace(
     samples: int = SAMPLES,
     window: int | None = None,
     kinds: Sequence[str] = KINDS,
+    others: Workers = HERE,
 ) -> Trace:
     """Trace a prompt's most likely next token.
 
     window: of attn_out and mlp_out so many blocks are put back together, around the one that is named: 10 of 48 as in
     the paper unless told, and at least one. The noise is normal, DEVIATIONS as wide as the numbers of wte, and seeded.
+    others: what runs the model, a block's states at a time.
     """
-    config = model.config
-    window = max(1, config.n_layer * 10 // 48) if window is None else window
-    clean = reference.forward(ids, model.weights, config)
-    answer = int(clean["logits"][-1].argmax())
-    embed = _spoilt(clean["embed"], subject, float(model.weights.tensor("wte.weight").std()), samples)  # [S, T, D]
+    n_layer = model.config.n_layer
+    window = max(1, n_layer * 10 // 48) if window is None else window
+    question = _Question(model.weights, model.config, tuple(ids), subject, samples, window)
+    places = [(kind, layer) for kind in kinds for layer in range(n_layer)]
+    rows = in_order(others, question.restored, places)
+    grids = {kind: np.array([next(rows) for _ in range(n_layer)]) for kind in kinds}
+    here = _Spoilt(question)
+    probability = float(reference.softmax(here.clean["logits"][-1])[here.answer])
+    corrupted = float(here.likely([], np.zeros(samples, dtype=int), np.arange(samples)).mean())
+    return Trace(tuple(ids), subject, here.answer, probability, corrupted, grids, window)
 
-    def likely(patched: Mapping[str, Array], prompts: Array) -> Array:
-        together = np.broadcast_to(np.array(ids), prompts.shape[:-1])
-        run = reference.forward(together, model.weights, config, Edits(patched={"embed": prompts, **patched}))
-        found: Array = reference.softmax(run["logits"][:, -1])[:, answer]
-        return found
 
-    def restored(kind: str, layer: int) -> Array:
+@dataclass(frozen=True)
+class _Question:
+    """What another process needs to trace a prompt."""
+
+    weights: Weights
+    config: GPT2Config
+    ids: tuple[int, ...]
+    subject: range
+    samples: int
+    window: int
+
+    def restored(self, place: tuple[str, int]) -> Array:
+        """How likely the answer is with the states of that kind and block put back, at each token, [T]."""
+        return _Spoilt(self).restored(*place)
+
+
+class _Spoilt:
+    """A prompt without the noise and with it."""
+
+    def __init__(self, question: _Question):
+        self._question = question
+        self.clean = reference.forward(list(question.ids), question.weights, question.config)
+        self.answer = int(self.clean["logits"][-1].argmax())
+        deviation = float(question.weights.tensor("wte.weight").std(dtype=np.float64))
+        self.embed = _spoilt(self.clean["embed"], question.subject, deviation, question.samples)  # [S, T, D]
+
+    def likely(self, names: Sequence[str], tokens: Places, samples: Places) -> Array:
+        """How likely the answer is in some runs, each with a sample of the noise and these states put back at a token.
+
+        names: of the states. tokens, samples: the numbers of each run's, [R].
+        """
+        asked, found = self._question, list[Array]()
+        for some in reference.batches([asked.ids] * len(tokens), asked.config):
+            is_here = (tokens[some, None] == np.arange(len(asked.ids)))[..., None]  # [R, T, 1]
+            patched = {name: np.where(is_here, self.clean[name], np.nan) for name in names}
+            edits = Edits(patched={"embed": self.embed[samples[some]], **patched})
+            run = reference.forward(np.array([asked.ids] * len(some)), asked.weights, asked.config, edits)
+            found.append(reference.softmax(run["logits"][:, -1])[:, self.answer])
+        return np.concatenate(found)
+
+    def restored(self, kind: str, layer: int) -> Array:
         """A run for each token and each sample of the noise, [T]."""
-        layers = [layer] if kind == "resid_post" else around(layer, window, config.n_layer)
-        patched = {}
-        for name in (f"blocks.{i}.{kind}" for i in layers):
-            one_each = np.where(np.eye(len(ids), dtype=bool)[:, :, None], clean[name], np.nan)  # [T, T, D]
-            patched[name] = np.repeat(one_each, samples, axis=0)
-        found: Array = likely(patched, np.tile(embed, (len(ids), 1, 1))).reshape(-1, samples).mean(axis=1)
+        asked = self._question
+        layers = [layer] if kind == "resid_post" else around(layer, asked.window, asked.config.n_layer)
+        tokens, samples = np.divmod(np.arange(len(asked.ids) * asked.samples), asked.samples)
+        likely = self.likely([f"blocks.{i}.{kind}" for i in layers], tokens, samples)
+        found: Array = likely.reshape(-1, asked.samples).mean(axis=1)
         return found
-
-    grids = {kind: np.array([restored(kind, layer) for layer in range(config.n_layer)]) for kind in kinds}
-    probability = float(reference.softmax(clean["logits"][-1])[answer])
-    return Trace(tuple(ids), subject, answer, probability, float(likely({}, embed).mean()), grids, window)
 
 
 def around(layer: int, window: int, n_layer: int) -> range:

@@ -6,9 +6,11 @@ import re
 import zlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol, cast
+from uuid import uuid4
 
 import ml_dtypes  # noqa: F401 - importing it teaches NumPy, and so safetensors, the type bfloat16
 import numpy as np
@@ -20,6 +22,7 @@ from xlgpt.model.companions import NONE, Companions, read_companions
 from xlgpt.model.config import GPT2Config, parse_config, read_config, weight_shapes
 from xlgpt.model.hub import repository
 from xlgpt.model.tokenizer import Tokenizer, read_tokenizer
+from xlgpt.parallel import kept
 
 TINY = Path(__file__).parent / "tiny"
 GPT2 = "openai-community/gpt2"
@@ -27,6 +30,7 @@ GPT2_REVISION = "607a30d783dfa663caf39e06633721c8d4cfcd7e"
 WEIGHTS, INDEX, CARD = "model.safetensors", "model.safetensors.index.json", "README.md"
 LARGEST = 1 << 20  # dimension of a random model: what a sheet has rows for
 PIECE = 1 << 20  # numbers in a piece of a tensor
+HELD = 1 << 30  # bytes of weights that stay in memory for many runs: those of GPT-2 small, as float64
 MASKS = re.compile(r"h\.\d+\.attn\.(bias|masked_bias)")  # the causal mask, which older checkpoints carry along
 RANDOM_SIZES = {
     "gpt2": GPT2Config(n_layer=12, n_head=12, n_embd=768, n_positions=1024, vocab_size=50257, n_inner=3072),
@@ -45,8 +49,11 @@ class Weights(Protocol):
     def tensor(self, name: str) -> NDArray[np.float32]:
         """One tensor as float32. Raises BadCheckpoint where it is not finite or not readable."""
 
-    def pieces(self, name: str) -> Iterator[NDArray[np.float32]]:
-        """The same, some rows at a time, so that a large tensor does not stand in memory whole."""
+    def pieces(self, name: str, start: int = 0) -> Iterator[NDArray[np.float32]]:
+        """The same, some rows at a time, so that a large tensor does not stand in memory whole.
+
+        start: with which piece to begin; each has the rows that come to about PIECE numbers.
+        """
 
     def files(self) -> tuple[Path, ...]:
         """The files that they are read from, none of them by a relative path."""
@@ -118,15 +125,19 @@ class Summed:
 
 
 class Kept:
-    """Weights that stay in memory as float64 once they are read, for many runs: 8 bytes a parameter."""
+    """Weights that stay in memory as float64 once they are read, for many runs: 8 bytes a parameter.
+
+    Of a larger model than GPT-2 small those that come first; the others are read again for each run.
+    """
 
     def __init__(self, weights: Weights):
-        self._weights = weights
+        self._weights, self._identity = weights, uuid4().hex
         self._tensors: dict[str, NDArray[np.float64]] = {}
+        self._left = HELD
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Another process reads them itself."""
-        return Kept, (self._weights,)
+        """Another process reads them itself, once for all that it is given to do."""
+        return _kept_there, (self._weights, self._identity)
 
     def files(self) -> tuple[Path, ...]:
         """The files that they are read from."""
@@ -136,11 +147,20 @@ class Kept:
         """The shape of every tensor."""
         return self._weights.shapes()
 
-    def tensor(self, name: str) -> NDArray[np.float64]:
+    def tensor(self, name: str) -> NDArray[Any]:
         """One tensor. Raises BadCheckpoint where it is not finite or not readable."""
-        if name not in self._tensors:
-            self._tensors[name] = self._weights.tensor(name).astype(np.float64, copy=False)
+        if name in self._tensors:
+            return self._tensors[name]
+        found = self._weights.tensor(name)
+        if 8 * found.size > self._left:
+            return found
+        self._left -= 8 * found.size
+        self._tensors[name] = found.astype(np.float64, copy=False)
         return self._tensors[name]
+
+
+def _kept_there(weights: Weights, identity: str) -> Kept:
+    return kept(identity, partial(Kept, weights))
 
 
 def in_memory(model: Model) -> Model:
@@ -238,21 +258,26 @@ class Safetensors:
             raise BadCheckpoint(f"{path} cannot be read: {e}.") from e
         return finite(value.astype(np.float32, copy=False), name)
 
-    def pieces(self, name: str) -> Iterator[NDArray[np.float32]]:
+    def pieces(self, name: str, start: int = 0) -> Iterator[NDArray[np.float32]]:
         """Read one tensor, some rows at a time."""
         path, key, shape = self.entries[name]
         try:
             with safe_open(path, framework="np") as file:
                 whole = file.get_slice(key)
-                for first, last in _rows(shape):
+                for first, last in islice(_rows(shape), start, None):
                     yield finite(whole[first:last].astype(np.float32, copy=False), name, first)
         except (SafetensorError, OSError) as e:
             raise BadCheckpoint(f"{path} cannot be read: {e}.") from e
 
 
+def rows_of_a_piece(width: int) -> int:
+    """Of a tensor with so many numbers in a row."""
+    return max(1, PIECE // width)
+
+
 def _rows(shape: tuple[int, ...]) -> Iterator[tuple[int, int]]:
     """The first row of each piece of a tensor, and the one behind its last."""
-    step = max(1, PIECE // int(np.prod(shape[1:])))
+    step = rows_of_a_piece(int(np.prod(shape[1:])))
     return ((first, min(first + step, shape[0])) for first in range(0, shape[0], step))
 
 
@@ -365,10 +390,11 @@ class RandomWeights:
         """One tensor; the same seed and name give the same numbers."""
         return _largest(self, name) if name == "wte.weight" else self._whole(name)
 
-    def pieces(self, name: str) -> Iterator[NDArray[np.float32]]:
-        """One tensor, some rows at a time."""
+    def pieces(self, name: str, start: int = 0) -> Iterator[NDArray[np.float32]]:
+        """One tensor, some rows at a time; those before the first are drawn as well."""
         shape, random = self.shapes()[name], self._random(name)
-        return (self._drawn(random, name, (last - first, *shape[1:])) for first, last in _rows(shape))
+        drawn = (self._drawn(random, name, (last - first, *shape[1:])) for first, last in _rows(shape))
+        return islice(drawn, start, None)
 
     def _whole(self, name: str) -> NDArray[np.float32]:
         return self._drawn(self._random(name), name, self.shapes()[name])

@@ -31,9 +31,9 @@ class Rounded:
         """One tensor as float32. Raises BadCheckpoint where it is not finite or not readable."""
         return self.notation.rounded(self.weights.tensor(name), self.digits)
 
-    def pieces(self, name: str) -> Iterator[NDArray[np.float32]]:
+    def pieces(self, name: str, start: int = 0) -> Iterator[NDArray[np.float32]]:
         """The same, some rows at a time."""
-        return (self.notation.rounded(piece, self.digits) for piece in self.weights.pieces(name))
+        return (self.notation.rounded(piece, self.digits) for piece in self.weights.pieces(name, start))
 
     def files(self) -> tuple[Path, ...]:
         """The files that they are read from."""

@@ -5,7 +5,7 @@ Shapes: T tokens, D n_embd, H heads, K width of a head, F n_inner, V vocabulary.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,6 +15,7 @@ from xlgpt.model.config import GPT2Config
 from xlgpt.model.edits import NOTHING, Edits
 
 Array = NDArray[np.float64]
+ROOM = 1 << 28  # bytes that the activations of prompts that run together take
 
 
 class Tensors(Protocol):
@@ -126,6 +127,14 @@ def by_length(prompts: Sequence[Sequence[int]]) -> dict[int, list[int]]:
     for i, ids in enumerate(prompts):
         found.setdefault(len(ids), []).append(i)
     return found
+
+
+def batches(prompts: Sequence[Sequence[int]], config: GPT2Config) -> Iterator[list[int]]:
+    """The same, but no more together than that their activations take a quarter of a gigabyte; at least one."""
+    of_a_token = 8 * (config.n_layer * (12 * config.n_embd + 2 * config.n_inner) + 2 * config.vocab_size)
+    for length, numbers in by_length(prompts).items():
+        most = max(1, ROOM // (of_a_token * length))
+        yield from (numbers[i : i + most] for i in range(0, len(numbers), most))
 
 
 def slices(matrix: NDArray[Any], rows: int = 4096) -> list[NDArray[Any]]:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import cache, cached_property, partial
 from pathlib import Path
 from uuid import uuid4
 
@@ -19,7 +19,7 @@ from xlgpt.progress import Progress, silent
 from xlgpt.verify.again import plan_again
 from xlgpt.verify.branches import Taken, merged, never_taken
 from xlgpt.verify.cases import Case, rows_in_use, unchanged, usual
-from xlgpt.verify.check_weights import Given, check_weights
+from xlgpt.verify.check_weights import Given, Source, check_weights, check_what_it_holds, largest_first
 from xlgpt.verify.compare import TOLERANCE
 from xlgpt.verify.outside import outside
 from xlgpt.verify.proofread import Proof, proofread
@@ -72,7 +72,7 @@ def check(
     book = Book(path)
     book.check_sizes()
     last_rows = _last_rows(engine, rows)
-    with peak_memory() as peak, uncollected(), ThreadPoolExecutor(1) as aside:
+    with peak_memory() as peak, uncollected(), ThreadPoolExecutor(1) as aside, closing(book.weights):
         reading = aside.submit(_sheets, book)  # while LibreOffice starts and loads
         proofreading = aside.submit(proofread, book)  # while others calculate
         with closing(start(engine, book, start_timeout)) as calculating:
@@ -81,13 +81,14 @@ def check(
             groups = own or usual(book, not traits.is_open or last_rows is not None, traits.sorts)
             if not traits.is_open:
                 groups = [[case for group in groups for case in group]]
-            task = _Task(Path(path).absolute() if cluster else Path(path), last_rows, uuid4().hex)
+            held = rounded(load(model), book.precision, book.notation) if model else None
+            source = Source(held.name, held.weights) if held else None
+            files = (*book.weights.files(), *(source.weights.files() if source else ()))
+            task = _Task(book.path.absolute(), book.weights.folder, source, last_rows, uuid4().hex)
             count = 1 if cluster else _jobs(book, traits, jobs, sum(map(len, groups)))
-            with workers("calculated", count, cluster, [task.path]) as others:
-                adapters = paths(adapter)
-                held = rounded(load(model), book.precision, book.notation) if model else None
-                given = Given(held, steering, sae, adapters) if held else None
-                weights = tuple(check_weights(book, given, progress))
+            with workers("calculated", count, cluster, files) as others:
+                about = check_what_it_holds(book, Given(held, steering, sae, paths(adapter))) if held else ()
+                weights = (*about, *_weights(task, book, others, progress))
                 proof, sheets, tried = NOTHING_READ, list[CheckedSheet](), list[_Tried]()
                 if not any(sheet.problems for sheet in weights if sheet.sheet in book.weights.sheets):
 
@@ -150,7 +151,7 @@ def _jobs(book: Book, traits: Traits, wanted: int | None, cases: int) -> int:
 
 
 def _needed(book: Book) -> int:
-    """Bytes that a process takes at most: for the weights, as long as they are kept, and for all else (measured)."""
+    """Bytes that a process takes at most: for the weights, where they are few, and for all else (measured)."""
     return min(8 * book.model.parameters, KEPT) + 1_000 * _formulas(book) + BASE
 
 
@@ -164,26 +165,50 @@ class _Tried:
 
 @dataclass(frozen=True)
 class _Task:
-    """What another process needs to try a group of cases."""
+    """What another process needs to check some of a workbook."""
 
     path: Path
+    folder: Path | None  # of the weights that were read
+    source: Source | None
     last_rows: int | None
     check: str  # which check asks: a worker may have served another, of the same path, before the file was changed
+
+    def weights(self, sheet: str) -> SheetResult:
+        """Read a sheet of weights there."""
+        with uncollected():
+            return check_weights(self._there.book, sheet, self.source)
 
     def tried(self, group: list[Case]) -> _Tried:
         """Try a group there, whose settings are only those that differ from the file's."""
         with uncollected(), ThreadPoolExecutor(1) as aside:
-            return _tried(_prepared(self), group, aside)
+            return _tried(self._there.trial, group, aside)
+
+    @property
+    def _there(self) -> "_There":
+        return kept(self.check, partial(_There, self))
 
 
-def _prepared(task: _Task) -> Trial:
-    """The workbook and its engine, read once in each process."""
-    return kept(task, partial(_trial, task))
+class _There:
+    """The workbook and its engine, each opened once in each process."""
+
+    def __init__(self, task: _Task):
+        self.book, self._last_rows = Book(task.path, task.folder), task.last_rows
+
+    @cached_property
+    def trial(self) -> Trial:
+        """What tries cases."""
+        return Trial(self.book, FormulasLibrary(self.book), _sheets(self.book), self._last_rows)
 
 
-def _trial(task: _Task) -> Trial:
-    book = Book(task.path)
-    return Trial(book, FormulasLibrary(book), _sheets(book), task.last_rows)
+def _weights(task: _Task, book: Book, others: Workers, progress: Progress) -> list[SheetResult]:
+    """Every sheet of weights, in the order of the file."""
+    names = largest_first(book)
+    found: dict[str, SheetResult] = {}
+    progress("Reading the weights", 0, len(names))
+    for number, result in others.shared(task.weights, names, lambda name: check_weights(book, name, task.source)):
+        found[names[number]] = result
+        progress("Reading the weights", len(found), len(names))
+    return [found[name] for name in book.weights.sheets]
 
 
 def _tried(trial: Trial, group: list[Case], aside: ThreadPoolExecutor) -> _Tried:

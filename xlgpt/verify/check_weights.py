@@ -1,5 +1,6 @@
 """Whether all of a model's weights are in the file, and, where a checkpoint is given, whether they are its own."""
 
+import math
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import astuple, dataclass
@@ -16,9 +17,8 @@ from xlgpt.interp.traces import ToTrace, trace_cells
 from xlgpt.interp.tracing import KINDS
 from xlgpt.interp.vectors_and_features import Asked, Directions, find_directions
 from xlgpt.model.adapter import MODULES, Adapter
-from xlgpt.model.checkpoint import Model
+from xlgpt.model.checkpoint import Model, Weights
 from xlgpt.model.reference import forward, softmax
-from xlgpt.progress import Progress
 from xlgpt.verify.report import BandResult, SheetResult
 from xlgpt.workbook.book import Book
 
@@ -36,44 +36,54 @@ class Given:
     adapters: tuple[Path, ...] = ()
 
 
-def check_weights(book: Book, given: Given | None, progress: Progress) -> Iterator[SheetResult]:
-    """Every weight sheet: whether all numbers are there, and equal to the checkpoint's; and what else comes from it."""
-    if given:
-        yield from _check_facts(book, given.model)
-        yield from _check_directions(book, given)
-        yield from _check_adapters(book, given)
-        yield from _check_traces(book, given.model)
-        yield from _check_means(book, given.model)
-    total = len(book.weights.shapes())
-    done = 0
-    for sheet, names in book.weights.sheets.items():
-        start = time.monotonic()
-        bands = []
-        for name in names:
-            progress("Reading the weights", done, total)
-            bands.append(_check_tensor(book, name, given.model if given else None))
-            done += 1
-        yield SheetResult(sheet, tuple(bands), 0, time.monotonic() - start)
-    progress("Reading the weights", total, total)
+@dataclass(frozen=True)
+class Source:
+    """Whose weights the cells must hold: little to hand to another process, which reads them itself."""
+
+    name: str
+    weights: Weights
 
 
-def _check_tensor(book: Book, name: str, model: Model | None) -> BandResult:
-    size, hole = book.weights.cells(name).size, book.weights.missing(name)
+def check_what_it_holds(book: Book, given: Given) -> Iterator[SheetResult]:
+    """Whether the model's facts, and what else comes from the checkpoint besides its weights, are its own."""
+    yield from _check_facts(book, given.model)
+    yield from _check_directions(book, given)
+    yield from _check_adapters(book, given)
+    yield from _check_traces(book, given.model)
+    yield from _check_means(book, given.model)
+
+
+def check_weights(book: Book, sheet: str, source: Source | None) -> SheetResult:
+    """A weight sheet: whether all numbers are there, and equal to the checkpoint's."""
+    start = time.monotonic()
+    bands = tuple(_check_tensor(book, name, source) for name in book.weights.sheets[sheet])
+    return SheetResult(sheet, bands, 0, time.monotonic() - start)
+
+
+def largest_first(book: Book) -> list[str]:
+    """The sheets of weights in the order in which they are best read by several."""
+    shapes, sheets = book.weights.shapes(), book.weights.sheets
+    return sorted(sheets, key=lambda sheet: -sum(math.prod(shapes[name]) for name in sheets[sheet]))
+
+
+def _check_tensor(book: Book, name: str, source: Source | None) -> BandResult:
+    cells = book.weights.cells(name)
+    size, hole = cells.size, book.weights.missing(name)
     if hole:
         return BandResult(name, size, problem=f"{hole.absolute} holds no number; the sheet was cut short or changed.")
-    if model is None:
+    if source is None:
         return BandResult(name, size, gap="no --model was named")
-    if name not in model.weights.shapes():
-        return BandResult(name, size, problem=f"{model.name} has no such tensor.")
-    theirs, ours = model.weights.tensor(name), book.weights.tensor(name).astype(np.float32)
+    if name not in source.weights.shapes():
+        return BandResult(name, size, problem=f"{source.name} has no such tensor.")
+    theirs, ours = source.weights.tensor(name), book.weights.tensor(name).astype(np.float32)
     if ours.shape != theirs.shape:
-        return BandResult(name, size, problem=f"It has the shape {ours.shape}; in {model.name} it has {theirs.shape}.")
-    differs = np.argwhere((ours.view(np.uint32) != theirs.view(np.uint32)).reshape(book.weights.cells(name).shape))
+        return BandResult(name, size, problem=f"It has the shape {ours.shape}; in {source.name} it has {theirs.shape}.")
+    differs = np.argwhere((ours.view(np.uint32) != theirs.view(np.uint32)).reshape(cells.shape))
     if not len(differs):
         return BandResult(name, size)
     row, column = (int(i) for i in differs[0])
     cell = book.named(name).cell(row, column).absolute
-    return BandResult(name, size, problem=f"{len(differs):,} weights differ from {model.name}, the first at {cell}.")
+    return BandResult(name, size, problem=f"{len(differs):,} weights differ from {source.name}, the first at {cell}.")
 
 
 def _check_facts(book: Book, model: Model) -> Iterator[SheetResult]:

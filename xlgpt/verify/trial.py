@@ -26,16 +26,20 @@ TEXTS = ("completion", "next_token")  # what the workbook goes on with
 
 @dataclass(frozen=True)
 class Truth:
-    """What all cells of formulas must show for a case: bands by name, and single cells outside them.
+    """What all cells of formulas must show for a case: what bands do by name, and single cells outside them.
 
-    next_token, completion: the texts that NumPy goes on with.
+    text: what NumPy goes on with.
     """
 
     case: Case
-    bands: dict[str, Values | None]
+    values: dict[str, Values]
     outside: dict[Place, Scalar]
     text: str
     saved: bool  # whether the file has the values of this case
+
+    def band(self, placed: Placed) -> Values | None:
+        """Of a band's cells, made when asked for, since all of them are many; None where that is not known."""
+        return expected_cells(self.values, placed)
 
     def others(self, cells: Range) -> Values | None:
         """Of cells outside bands; None where they are formulas that nobody knows."""
@@ -72,15 +76,17 @@ class Trial:
 
         aside: what compares what a case shows with what NumPy has, while the next one is calculated.
         """
-        if self.last_rows is not None:
-            yield from (self._of_last_rows(case) for case in cases)
+        if self.last_rows is not None or self.book.weights.are_large:
+            yield from map(self._of_last_rows if self.last_rows is not None else self.result, cases)
             return
         comparing = [aside.submit(self._compared, case, *self._calculated(case)) for case in cases]
         yield from (compared.result() for compared in comparing)
 
     def result(self, case: Case) -> PromptResult:
-        """Every sheet for one case, from end to end."""
-        return self._compared(case, *self._calculated(case))
+        """Every sheet for one case, from end to end: compared as soon as it is read, so that little is held at once."""
+        self.engine.calculate(case.prompt, case.settings)
+        texts = self._texts()
+        return self._compared(case, self._seen(self.engine), texts)
 
     def _of_last_rows(self, case: Case) -> PromptResult:
         """Every sheet, with its other rows given by NumPy."""
@@ -91,9 +97,12 @@ class Trial:
     def _calculated(self, case: Case) -> tuple[list[Seen], dict[str, str]]:
         """What all sheets show, and the texts that the workbook goes on with."""
         self.engine.calculate(case.prompt, case.settings)
-        return self._seen(self.engine), {name: self._shown(name) for name in TEXTS if self.book.has(name)}
+        return list(self._seen(self.engine)), self._texts()
 
-    def _compared(self, case: Case, seen: list[Seen], texts: dict[str, str]) -> PromptResult:
+    def _texts(self) -> dict[str, str]:
+        return {name: self._shown(name) for name in TEXTS if self.book.has(name)}
+
+    def _compared(self, case: Case, seen: Iterable[Seen], texts: dict[str, str]) -> PromptResult:
         """What the sheets show beside what they must.
 
         Where something differs, they are calculated once more, each from NumPy's numbers, to find the place.
@@ -109,13 +118,12 @@ class Trial:
     def _truth(self, case: Case) -> Truth:
         plan = replace(plan_again(self.book), prompt=case.prompt.text, given=case.settings)
         values = plan.values
-        bands = {placed.band.name: expected_cells(values, placed) for sheet in self.sheets for placed, _ in sheet.bands}
         texts = [str(values[name][0]) for name in TEXTS if name in values]
         saved = case.prompt.ids == self.book.prompt.ids and not case.settings.beyond(self.book.settings).cells
-        return Truth(case, bands, outside(plan), next(filter(None, texts), ""), saved)
+        return Truth(case, values, outside(plan), next(filter(None, texts), ""), saved)
 
     def _text_of(self, truth: Truth, name: str) -> str:
-        known = truth.bands.get(name)
+        known = truth.band(self.book.layout.bands[name]) if name in self.book.layout.bands else None
         return "" if known is None else str(known[0, 0])
 
     def _rows(self, case: Case) -> range | None:
@@ -138,7 +146,7 @@ class Trial:
             band = next((cells for cells in of_tokens if overlap(formula.cells, cells)), None)
             return band is not None and formula.cells.row - band.row not in rows
 
-        given = {cells: known for placed, cells in bands if (known := truth.bands[placed.band.name]) is not None}
+        given = {cells: known for placed, cells in bands if (known := truth.band(placed)) is not None}
         self._finder.feed(given, left_out)
         return self._finder
 
@@ -149,9 +157,9 @@ class Trial:
             return sheets
         return [replace(new, formulas=old.formulas) for new, old in zip(found, sheets, strict=True)]
 
-    def _seen(self, engine: Engine, rows: range | None = None) -> list[Seen]:
+    def _seen(self, engine: Engine, rows: range | None = None) -> Iterator[Seen]:
         """What an engine shows: on the sheets with bands first, then on those that only show what they say."""
-        return [self._read(engine, sheet, rows) for sheet in sorted(self.sheets, key=lambda sheet: not sheet.bands)]
+        return (self._read(engine, sheet, rows) for sheet in sorted(self.sheets, key=lambda sheet: not sheet.bands))
 
     def _read(self, engine: Engine, sheet: CheckedSheet, rows: range | None) -> Seen:
         began = time.monotonic()
@@ -162,7 +170,7 @@ class Trial:
         count = sheet.formulas if calculated is None else calculated
         return Seen(sheet, values, count, time.monotonic() - began)
 
-    def _held(self, seen: list[Seen], truth: Truth, rows: range | None = None) -> list[SheetResult]:
+    def _held(self, seen: Iterable[Seen], truth: Truth, rows: range | None = None) -> list[SheetResult]:
         return [self._sheet(each, truth, rows) for each in seen]
 
     def _sheet(self, seen: Seen, truth: Truth, rows: range | None) -> SheetResult:
@@ -177,7 +185,7 @@ class Trial:
     def _band(
         self, seen: Seen, placed: Placed, cells: Range, truth: Truth, saved: Cells | None, rows: range | None
     ) -> BandResult:
-        wanted, name, read = truth.bands[placed.band.name], placed.band.name, _of_rows(placed, cells, rows)
+        wanted, name, read = truth.band(placed), placed.band.name, _of_rows(placed, cells, rows)
         if placed.band.varies:
             return _cells(name, read, seen.values[read], None, None, placed.band.varies)
         if rows is None or placed.band.rows != "token":

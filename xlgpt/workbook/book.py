@@ -2,9 +2,11 @@
 
 import math
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
+from threading import RLock
 from typing import Any, cast
 
 import numpy as np
@@ -20,6 +22,7 @@ from xlgpt.model.checkpoint import Model, Weights
 from xlgpt.model.companions import Companions
 from xlgpt.model.config import ACTIVATIONS, GPT2Config, weight_shapes
 from xlgpt.model.notation import BINARY, DECIMAL, Notation
+from xlgpt.model.tensor_files import TensorFiles, temporary_folder
 from xlgpt.model.tokenizer import Tokenizer, check_text
 from xlgpt.xlsb import read as xlsb
 from xlgpt.xlsb.package_parts import BOOK
@@ -39,7 +42,8 @@ from xlgpt.xlsx.worksheet import (
     unreadable,
 )
 
-KEPT = 4 << 30  # bytes of weights held in memory; a larger model is read again, sheet by sheet
+KEPT = 1 << 28  # bytes of weights held in memory; those of a larger model are kept in files
+SMALL = 1 << 16  # numbers of a tensor that is held in memory all the same
 # Bytes that a cell can take; on average over a sheet up to 26 and 225, and 62 and 160 once LibreOffice has saved it.
 A_NUMBER, A_FORMULA = 100, 400
 FACTS = (  # what is read before it is known how large all else is
@@ -71,18 +75,22 @@ class Prompt:
 
 
 class BookWeights:
-    """The tensors as float64, exactly as the cells hold them. Sheets are read as they are needed.
+    """The tensors as float64, exactly as the cells hold them. Sheets are read as they are needed, and only once.
 
+    Those of a large model stand in files, which other processes on this machine map as well, until it is closed.
     A number that is missing is NaN.
     """
 
-    def __init__(self, book: "Book", shapes: dict[str, tuple[int, ...]]):
+    def __init__(self, book: "Book", shapes: dict[str, tuple[int, ...]], folder: Path | None = None):
         self._book, self._shapes = book, shapes
-        self._kept: dict[str, dict[str, Array]] = {}  # by sheet, the first read first
+        self._kept: dict[str, Array] = {}
+        self._folder = folder if folder and folder.is_dir() else None
+        self._remove: Callable[[], object] | None = None
+        self._one_by_one = RLock()  # threads: else two would make a folder, and write the same files
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Another process reads them itself."""
-        return BookWeights, (self._book, self._shapes)
+        """Another process reads them itself, or finds what this one has read."""
+        return BookWeights, (self._book, self._shapes, self.folder)
 
     def files(self) -> tuple[Path, ...]:
         """The workbook."""
@@ -93,20 +101,54 @@ class BookWeights:
         return dict(self._shapes)
 
     def tensor(self, name: str) -> Array:
-        """One tensor, in the checkpoint's shape. Raises BrokenWorkbook."""
+        """One tensor, in the checkpoint's shape. Raises BrokenWorkbook, OutputError."""
         return self.cells(name).reshape(self._shapes[name])
 
     def cells(self, name: str) -> Array:
-        """One tensor as it stands on its sheet: [rows, columns]."""
-        sheet = self._book.named(name).sheet
-        if sheet not in self._kept:
-            self._kept[sheet] = self._read(sheet)
-            while len(self._kept) > 1 and self._size() > KEPT:
-                self._kept.pop(next(iter(self._kept)))
-        return self._kept[sheet][name]
+        """One tensor as it stands on its sheet: [rows, columns]. Of a large model it is not to be kept for long."""
+        with self._one_by_one:
+            return self._cells(name)
 
-    def _size(self) -> int:
-        return sum(tensor.nbytes for tensors in self._kept.values() for tensor in tensors.values())
+    def _cells(self, name: str) -> Array:
+        if name not in self._kept:
+            cells = self._book.named(name)
+            found = self._files.get(name, (cells.height, cells.width)) if self.are_large else None
+            if found is None:
+                self._keep(self._read(cells.sheet))
+                return self._cells(name)
+            if found.size > SMALL:
+                return found
+            self._kept[name] = found.copy()
+        return self._kept[name]
+
+    def _keep(self, tensors: dict[str, Array]) -> None:
+        for name, tensor in tensors.items():
+            if self.are_large:
+                self._files.put(name, tensor)
+            else:
+                self._kept[name] = tensor
+
+    @cached_property
+    def are_large(self) -> bool:
+        """Whether they stand in files."""
+        return 8 * sum(math.prod(shape) for shape in self._shapes.values()) > KEPT
+
+    @property
+    def folder(self) -> Path | None:
+        """Where their files are; None where they are few."""
+        return self._files.folder if self.are_large else None
+
+    @property
+    def _files(self) -> TensorFiles:
+        with self._one_by_one:
+            if self._folder is None:
+                self._folder, self._remove = temporary_folder(self._book.path, self)
+            return TensorFiles(self._folder)
+
+    def close(self) -> None:
+        """Remove the files that were made here."""
+        if self._remove:
+            self._remove()
 
     @cached_property
     def sheets(self) -> dict[str, list[str]]:
@@ -186,8 +228,9 @@ class Book:
     Raises NotAWorkbook, ForeignWorkbook, BrokenWorkbook.
     """
 
-    def __init__(self, path: str | Path):
-        self.path = Path(path)
+    def __init__(self, path: str | Path, folder: Path | None = None):
+        """folder: where another process keeps the weights that it has read."""
+        self.path, self._folder = Path(path), folder
         self._cells: dict[str, Cells] = {}
         self._archive = Archive(self.path)
         self.scope: Scope | None = None  # of an .xlsb: what its formulas refer to by number
@@ -206,7 +249,7 @@ class Book:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Another process opens the file itself."""
-        return Book, (self.path.absolute(),)
+        return Book, (self.path.absolute(), self.weights.folder if "weights" in self.__dict__ else None)
 
     @property
     def sheets(self) -> list[str]:
@@ -416,7 +459,7 @@ class Book:
                     f"{self.path}: {name} takes {cells.height} × {cells.width} cells on the sheet {cells.sheet!r}; "
                     f"the model needs {wanted[0]} × {wanted[1]}."
                 )
-        return BookWeights(self, shapes)
+        return BookWeights(self, shapes, self._folder)
 
     @cached_property
     def model(self) -> Model:

@@ -94,8 +94,7 @@ def _packing(
         TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder,
         workers("packed weights", jobs, cluster, files) as others,
     ):
-        packed = packing(tensors, Path(folder), others)
-        yield lambda _: [next(packed)], str(others)
+        yield packing(tensors, Path(folder), others), str(others)
 
 
 class _Writer:
