@@ -113,9 +113,9 @@ class Summed:
             self._sums[name] = float(tensor.sum(dtype=np.float64)), float(np.linalg.norm(tensor)) or 1.0
         return tensor
 
-    def pieces(self, name: str) -> Iterator[NDArray[np.float32]]:
+    def pieces(self, name: str, start: int = 0) -> Iterator[NDArray[np.float32]]:
         """The same, some rows at a time."""
-        return self._weights.pieces(name)
+        return self._weights.pieces(name, start)
 
     def sums_of(self, name: str) -> tuple[float, float]:
         """A tensor's sum and its length, as Model.sums has them; read only where it was not before."""
