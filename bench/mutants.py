@@ -184,7 +184,7 @@ def _wanted(book: Book, cells: Range, truth: Truth) -> Values:
     if known is not None:
         return known
     for placed in book.layout.bands.values():
-        values = truth.bands.get(placed.band.name)
+        values = truth.band(placed)
         if placed.cells.sheet == cells.sheet and values is not None and overlap(placed.cells, cells) == cells:
             return part(values, placed.cells, cells)
     raise LookupError(cells)

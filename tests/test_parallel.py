@@ -119,6 +119,23 @@ def test_what_fails_there_fails_here_and_nothing_is_left(tmp_path: Path) -> None
     assert not [child for child in psutil.Process().children() if "popen_loky" in " ".join(child.cmdline())]
 
 
+@pytest.mark.slow
+def test_a_process_may_keep_much() -> None:
+    """loky takes what is kept for a leak, and would end the process."""
+    with workers("kept", 2) as found:
+        pids = {pid for _ in range(3) for pid in found.results(_keep_more, [150_000_000] * 4)}
+    assert len(pids) == 2
+
+
+_much: list[bytes] = []
+
+
+def _keep_more(size: int) -> int:
+    _much.append(b"1" * size)
+    time.sleep(0.4)
+    return os.getpid()
+
+
 def _inverse(number: float) -> float:
     return truediv(1, number)
 
@@ -328,6 +345,8 @@ def test_work_that_ends_every_worker_ends_in_a_sentence(cluster: Any) -> None:
         workers("ended", None, cluster.scheduler_address) as found,
     ):
         list(found.results(os._exit, [1]))
+    with distributed.Client(cluster.scheduler_address, set_as_default=False) as client:
+        client.wait_for_workers(2, timeout=60)  # others need them
 
 
 @pytest.mark.slow

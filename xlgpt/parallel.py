@@ -4,6 +4,7 @@ joblib has a backend for Dask as well. It waits for ever where a piece of work e
 with joblib 1.6.0 and distributed 2026.8), as one does that needs more memory than they have; the client says so.
 """
 
+import math
 import os
 import signal
 import threading
@@ -225,7 +226,9 @@ def prepare() -> None:
     That one has work that nobody else can do; a build takes a fifth less time so.
     """
     import psutil
+    from joblib.externals.loky import process_executor
 
+    process_executor._MAX_MEMORY_LEAK_SIZE = math.inf  # what it keeps for its next piece of work is no leak
     here, above = psutil.Process(), psutil.Process(os.getppid())
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     here.nice(psutil.BELOW_NORMAL_PRIORITY_CLASS if psutil.WINDOWS else max(here.nice(), 5))

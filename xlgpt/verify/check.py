@@ -201,7 +201,9 @@ class _There:
 
 
 def _weights(task: _Task, book: Book, others: Workers, progress: Progress) -> list[SheetResult]:
-    """Every sheet of weights, in the order of the file."""
+    """Every sheet of weights, in the order of the file; few weights are read here and by each process for itself."""
+    if not book.weights.are_large:
+        return [check_weights(book, name, task.source) for name in book.weights.sheets]
     names = largest_first(book)
     found: dict[str, SheetResult] = {}
     progress("Reading the weights", 0, len(names))
