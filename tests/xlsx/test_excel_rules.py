@@ -61,24 +61,17 @@ def cells(path: Path) -> Iterator[Cell]:
                     row.clear()
 
 
+NARROW: dict[str, object] = {
+    "model": "random:n_layer=2,n_embd=16,n_head=2,vocab_size=1280",
+    "context": 10,
+    "max_bytes": 40,
+}
 KINDS: dict[str, dict[str, object]] = {
     "short": {"model": "tiny", "context": 6, "max_bytes": 24, "generate": 2},
     "tiny": {"model": "tiny"},
-    "without views": {
-        "model": "random:n_layer=2,n_embd=16,n_head=2,vocab_size=1280",
-        "sheets": "none",
-        "context": 6,
-        "max_bytes": 24,
-        "precision": 4,
-    },
-    "dot products": {"model": "tiny", "matmul": "sumproduct", "context": 10, "max_bytes": 40, "generate": 1},
-    "dot products that write on": {
-        "model": "tiny",
-        "matmul": "sumproduct",
-        "context": 10,
-        "max_bytes": 40,
-        "generate": 4,
-    },
+    "without views": {**NARROW, "sheets": "none", "precision": 4},
+    "dot products": {**NARROW, "matmul": "sumproduct", "generate": 1},
+    "dot products that write on": {**NARROW, "matmul": "sumproduct", "generate": 4},
     "48 layers": {
         "model": "random:n_layer=48,n_embd=16,n_head=2,vocab_size=1280",
         "context": 4,
