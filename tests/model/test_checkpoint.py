@@ -229,6 +229,8 @@ def test_pieces_are_the_tensor(model: str, digits: int | None, monkeypatch: pyte
         pieces = list(weights.pieces(name))
         assert max(piece.size for piece in pieces) <= max([1000, *weights.shapes()[name][1:]])
         np.testing.assert_array_equal(np.concatenate(pieces), weights.tensor(name))
+        for piece, again in zip(pieces[1:], weights.pieces(name, 1), strict=True):
+            np.testing.assert_array_equal(piece, again)
 
 
 def test_a_piece_says_where_in_the_tensor_a_number_is_not_finite(

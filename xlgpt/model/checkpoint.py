@@ -391,26 +391,29 @@ class RandomWeights:
         return _largest(self, name) if name == "wte.weight" else self._whole(name)
 
     def pieces(self, name: str, start: int = 0) -> Iterator[NDArray[np.float32]]:
-        """One tensor, some rows at a time; those before the first are drawn as well."""
-        shape, random = self.shapes()[name], self._random(name)
-        drawn = (self._drawn(random, name, (last - first, *shape[1:])) for first, last in _rows(shape))
-        return islice(drawn, start, None)
+        """One tensor, some rows at a time. Each piece is drawn from a seed of its own, so that any can be the first."""
+        shape = self.shapes()[name]
+        for piece, (first, last) in islice(enumerate(_rows(shape)), start, None):
+            drawn = np.empty((last - first, *shape[1:]), np.float32)
+            self._draw(name, piece, drawn)
+            drawn.flags.writeable = False
+            yield drawn
 
     def _whole(self, name: str) -> NDArray[np.float32]:
-        return self._drawn(self._random(name), name, self.shapes()[name])
+        shape = self.shapes()[name]
+        whole = np.empty(shape, np.float32)
+        for piece, (first, last) in enumerate(_rows(shape)):
+            self._draw(name, piece, whole[first:last])
+        whole.flags.writeable = False
+        return whole
 
-    def _random(self, name: str) -> np.random.Generator:
-        return np.random.Generator(
-            np.random.SFC64([self.seed, zlib.crc32(name.encode())])
-        )  # twice as fast as the default
-
-    def _drawn(self, random: np.random.Generator, name: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
-        values = random.standard_normal(shape, dtype=np.float32)
-        values *= np.float32(0.02)
+    def _draw(self, name: str, piece: int, out: NDArray[np.float32]) -> None:
+        seeds = [self.seed, zlib.crc32(name.encode()), piece]
+        random = np.random.Generator(np.random.SFC64(seeds))  # twice as fast as the default
+        random.standard_normal(dtype=np.float32, out=out)
+        out *= np.float32(0.02)
         if name.endswith(("ln_1.weight", "ln_2.weight", "ln_f.weight")):
-            values += 1
-        values.flags.writeable = False
-        return values
+            out += 1
 
 
 @lru_cache(maxsize=1)

@@ -59,7 +59,7 @@ _FORMULA = [("flags", "<u2"), ("length", "<u4"), ("token", "u1"), ("row", "<u4")
 NUMBER_MEMBERS = np.dtype([*_HEAD, ("value", "<f8"), *_FORMULA])
 EMPTY_MEMBERS = np.dtype([*_HEAD, ("value", "<u4"), *_FORMULA])  # the value: the length of the text
 _NUMBER = struct.Struct("<IIdHI")
-_INT = struct.Struct("<I")
+_INT, _DOUBLE = struct.Struct("<I"), struct.Struct("<d")
 _BLANK, _WHOLE, _REAL = (struct.Struct(f"<BBII{value}") for value in ("", "I", "d"))  # id, size, column, style, value
 
 
@@ -292,6 +292,10 @@ def _members(column: int, width: int, style: int, shown: NDArray[Any], of: Range
     if not len(shown):
         yield _empty(column, width, style, of)
         return
+    if width == 1 and (number := shown[0]) == number and isinstance(number, float):  # as in tall formulas
+        before, behind = _around(column, style, of.row, of.column)
+        yield before + _DOUBLE.pack(number) + behind
+        return
     if shown.dtype != object and len(shown) == width and not np.isnan(shown).any():
         yield _inner(column, style, shown, of)
         return
@@ -319,6 +323,13 @@ def _inner(column: int, style: int, shown: Sequence[Any] | NDArray[Any], of: Ran
     made = _alike(column, len(shown), style, of.row, of.column, NUMBER_MEMBERS).copy()
     made["value"] = shown
     return made.tobytes()
+
+
+@lru_cache(256)
+def _around(column: int, style: int, first_row: int, first_column: int) -> tuple[bytes, bytes]:
+    """A cell that an array formula fills, before and behind the number that it shows."""
+    cell, place = _alike(column, 1, style, first_row, first_column, NUMBER_MEMBERS), NUMBER_MEMBERS.fields["value"][1]
+    return cell.tobytes()[:place], cell.tobytes()[place + _DOUBLE.size :]
 
 
 def _empty(column: int, width: int, style: int, of: Range) -> bytes:
