@@ -328,8 +328,8 @@ def _inner(column: int, style: int, shown: Sequence[Any] | NDArray[Any], of: Ran
 @lru_cache(256)
 def _around(column: int, style: int, first_row: int, first_column: int) -> tuple[bytes, bytes]:
     """A cell that an array formula fills, before and behind the number that it shows."""
-    cell, place = _alike(column, 1, style, first_row, first_column, NUMBER_MEMBERS), NUMBER_MEMBERS.fields["value"][1]
-    return cell.tobytes()[:place], cell.tobytes()[place + _DOUBLE.size :]
+    cell, place = _alike(column, 1, style, first_row, first_column, NUMBER_MEMBERS).tobytes(), np.dtype(_HEAD).itemsize
+    return cell[:place], cell[place + _DOUBLE.size :]
 
 
 def _empty(column: int, width: int, style: int, of: Range) -> bytes:
