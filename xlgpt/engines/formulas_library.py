@@ -65,7 +65,6 @@ class FormulasLibrary(Engine):
         self._over: dict[Range, tuple[int, ...]] = {}
         self._inside: dict[Range, tuple[tuple[int, int, Any], ...]] = {}  # the constants in a range: row, column, value
         self._pieces: dict[Range, list[Piece]] = {}
-        self._needed: dict[Place, list[Range]] = {}  # the references alone
         self._order: dict[Place, None] = {}  # of evaluation, as far as it is known
         self._users: dict[Place, list[Range]] = {}  # the references that each formula's cells are part of
         self._read_by: dict[Range, list[int]] = {}  # which formulas refer to them, by their place in the order
@@ -155,7 +154,7 @@ class FormulasLibrary(Engine):
     def _graph(self) -> dict[Place, list[Range]]:
         """The references that each formula's cells are part of."""
         if not self._users:
-            for cells in {cells for needed in (*self._needed.values(), self._read) for cells in needed}:
+            for cells in {cells for place in self._forms for cells in self._references(place)} | self._read.keys():
                 if cells.sheet not in self._book.weights.sheets:
                     for i in self._filling(cells):
                         self._users.setdefault((cells.sheet, i), []).append(cells)
@@ -284,9 +283,7 @@ class FormulasLibrary(Engine):
         return sheet.results.get(i)
 
     def _references(self, place: Place) -> list[Range]:
-        if place not in self._needed:
-            self._needed[place] = _references_in(self._form_of(place)[1])
-        return self._needed[place]
+        return _references_in(self._form_of(place)[1])
 
     def _form_of(self, place: Place) -> Form:
         if place not in self._forms:

@@ -31,7 +31,7 @@ def with_cells(text: str, names: Mapping[str, str]) -> str:
     return PARTS.sub(cells, text)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Formula:
     """A formula without its `=`, and the cells it fills.
 

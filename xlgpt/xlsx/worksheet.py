@@ -5,7 +5,7 @@ import re
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from functools import cache, cached_property
+from functools import cache, cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -88,8 +88,12 @@ def overlap(a: Range, b: Range) -> Range | None:
 
 def within(block: Range, wanted: Range) -> tuple[slice, slice]:
     """Which rows and columns of a block some of its cells are."""
-    row, column = wanted.row - block.row, wanted.column - block.column
-    return slice(row, row + wanted.height), slice(column, column + wanted.width)
+    return _slices(wanted.row - block.row, wanted.height, wanted.column - block.column, wanted.width)
+
+
+@lru_cache(1 << 16)  # a workbook has some of them a million times
+def _slices(row: int, height: int, column: int, width: int) -> tuple[slice, slice]:
+    return slice(row, row + height), slice(column, column + width)
 
 
 def part(values: Values, of: Range, wanted: Range) -> Values:
