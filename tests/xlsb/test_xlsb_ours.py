@@ -12,7 +12,7 @@ import xlgpt
 from xlgpt.errors import UnsupportedFormula
 from xlgpt.xlsb.place import ORIGIN, Place
 from xlgpt.xlsb.scope import Kind, Scope
-from xlgpt.xlsb.text import formula_text
+from xlgpt.xlsb.text import Texts, formula_text
 from xlgpt.xlsb.tokens import Compiled, Compiler, member
 
 KINDS = {"tiny": {"context": 16}, "dot products": {"context": 24, "matmul": "sumproduct", "generate": 8}}
@@ -54,10 +54,11 @@ def formulas(xml: dict[str, str]) -> Iterator[tuple[str | None, Kind, str]]:
 def test_every_formula_of_ours_comes_back(path: Path) -> None:
     scope, xml = parts_of(path)
     compilers: dict[str | None, Compiler] = {}
-    kinds = set()
+    kinds, texts = set(), Texts(scope)
     for sheet, kind, text in formulas(xml):
         compiler = compilers.setdefault(sheet, Compiler(scope, sheet))
-        assert formula_text(compiler.compiled(text, kind), scope) == text
+        compiled = compiler.compiled(text, kind)
+        assert formula_text(compiled, scope) == texts.of(compiled) == text
         kinds.add(kind)
     assert kinds == {Kind.NAME, Kind.CELL, Kind.ARRAY, Kind.CONDITION, Kind.LIST}
 
@@ -93,6 +94,29 @@ SCOPE = Scope(("Home", "it's", "A:C"), (("wte", None), ("wte", "it's"), ("n.toke
 )
 def test_what_we_might_write_comes_back(text: str) -> None:
     assert formula_text(Compiler(SCOPE, "it's").compiled(text), SCOPE) == text.replace(" ,", ",")
+
+
+def test_formulas_alike_are_told_apart() -> None:
+    """What differs in more than cells and whole numbers is read anew, as is what moves with its place."""
+    texts, compiler = Texts(SCOPE), Compiler(SCOPE)
+    for text in (
+        "A1+7",
+        "$B2+8",
+        "A1-7",
+        "7+A1",
+        '"a"&A1',
+        '"b"&B2',
+        '"%s"&B2',
+        "A1:B2",
+        "A$1:$B2",
+        "1.5+7",
+        "2.5+7",
+        "{1,2}+A1",
+        "{3,4}+A1",
+    ):
+        assert texts.of(compiler.compiled(text)) == text
+    shared = compiler.compiled("A1+$A$9", Kind.SHARED, Place(5, 3))
+    assert [texts.of(shared, place) for place in (Place(5, 3), Place(6, 4))] == ["A1+$A$9", "B2+$A$9"]
 
 
 def test_names_of_a_sheet_come_first() -> None:

@@ -3,6 +3,7 @@
 import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,14 +13,14 @@ from numpy.typing import NDArray
 
 from xlgpt.errors import BrokenWorkbook, NotAWorkbook, UnsupportedFormula
 from xlgpt.xlsb import ptg, workbook
-from xlgpt.xlsb.cells import END, ArrayFormula, Real, RowHeader, SharedFormula, ShortReal
+from xlgpt.xlsb.cells import END, ArrayFormula, NumberFormula, Real, RowHeader, SharedFormula, ShortReal, TextFormula
 from xlgpt.xlsb.package_parts import BOOK, STRINGS
 from xlgpt.xlsb.place import Place
 from xlgpt.xlsb.records import head, read_records
 from xlgpt.xlsb.scope import Scope
-from xlgpt.xlsb.sheet_data import OF
+from xlgpt.xlsb.sheet_data import EMPTY_MEMBERS, NUMBER_MEMBERS, OF
 from xlgpt.xlsb.styles import SharedString
-from xlgpt.xlsb.text import formula_text
+from xlgpt.xlsb.text import Texts, formula_text
 from xlgpt.xlsb.tokens import Compiled
 from xlgpt.xlsx.archive import Archive
 from xlgpt.xlsx.formula import Formula
@@ -30,6 +31,9 @@ RELATIONS = "xl/_rels/workbook.bin.rels"
 AHEAD = 1 << 20  # bytes that are there before a row is read: the largest record of ours and the largest row have fewer
 ERRORS = {code: text for text, code in ptg.ERRORS.items()}
 _CELL = struct.Struct("<II")
+FEW = 3  # of them are read one by one
+GUESS = 512  # cells side by side that a formula fills, as many as in most rows of a large model
+_TOKEN = {form: form.fields["token"][1] for form in (NUMBER_MEMBERS, EMPTY_MEMBERS) if form.fields}  # bytes before it
 
 
 class Index(NamedTuple):
@@ -190,15 +194,50 @@ def _stretches(pieces: Iterable[bytes]) -> Iterator[_Stretch]:
 
 def read_cells(path: Path, sheet: str, part: str, strings: list[str], scope: Scope) -> Cells:
     """Everything that stands on a sheet. Raises BrokenWorkbook."""
-    reader = _Reader(sheet, strings, scope)
+    reader, data, at = _Reader(sheet, strings, Texts(scope)), b"".join(Archive(path).pieces(part)), 0
     try:
-        for identity, payload in read_records(b"".join(Archive(path).pieces(part))):
-            reader.read(identity, payload)
+        while at < len(data):
+            identity, size, start = head(data, at)
+            form = _MEMBERS.get((identity, size))
+            if form is not None and len(run := _members(data, at, form)):
+                reader.take(run)
+                at += run.nbytes
+                continue
+            if start + size > len(data):
+                raise NotAWorkbook("its last record is cut off")
+            reader.read(identity, data[start : start + size])
+            at = start + size
         return reader.cells()
     except (NotAWorkbook, struct.error, IndexError, KeyError, UnicodeDecodeError) as e:
         raise unreadable(path, sheet, reader.row) from e
     except UnsupportedFormula as e:
         raise BrokenWorkbook(f"{path}: a formula in row {reader.row + 1} of the sheet {sheet!r}: {e}") from e
+
+
+class _Members(NamedTuple):
+    """Cells of a row that a formula of another cell fills: the first that it stands in, and what they show."""
+
+    row: int
+    columns: NDArray[np.int64]
+    first: Place
+    values: NDArray[Any] | Scalar
+
+
+_MEMBERS = {(NumberFormula.identity, NUMBER_MEMBERS.itemsize - 2): NUMBER_MEMBERS}
+_MEMBERS |= {(TextFormula.identity, EMPTY_MEMBERS.itemsize - 2): EMPTY_MEMBERS}
+
+
+def _members(data: bytes, at: int, form: np.dtype[Any]) -> NDArray[Any]:
+    """The cells side by side from a place on that formulas of other cells fill, where they have that form."""
+    several = at + FEW * form.itemsize
+    if data[at + _TOKEN[form]] != ptg.EXPRESSION_OF or data[at : at + 2] != data[several : several + 2]:
+        return np.empty(0, form)
+    run = _run(data, at, form, GUESS)
+    others = (run["token"] != ptg.EXPRESSION_OF) | (run["length"] != 5) | (run["extra"] != 4)
+    if form is EMPTY_MEMBERS:
+        others |= run["value"] != 0
+    end = int(others.argmax())
+    return run[:end] if others[end] else run
 
 
 @dataclass
@@ -207,15 +246,25 @@ class _Reader:
 
     sheet: str
     strings: list[str]
-    scope: Scope
+    texts: Texts
     row: int = -1
     column: int = -1
     constants: dict[tuple[int, int], Scalar] = field(default_factory=dict)
     formulas: list[Formula] = field(default_factory=list)
     saved: list[Values] = field(default_factory=list)
-    members: list[tuple[Place, Place, Scalar]] = field(default_factory=list)  # a cell, the first of its formula's
+    members: list[_Members] = field(default_factory=list)
     arrays: dict[Place, int] = field(default_factory=dict)  # the number of an array formula by its first cell
     shared: dict[Place, Compiled] = field(default_factory=dict)
+
+    def take(self, run: NDArray[Any]) -> None:
+        """The records of cells that formulas of other cells fill."""
+        edges = np.flatnonzero((run["row"][1:] != run["row"][:-1]) | (run["first"][1:] != run["first"][:-1])) + 1
+        for start, end in pairwise([0, *edges.tolist(), len(run)]):
+            of = run[start:end]
+            first = Place(int(of["row"][0]), int(of["first"][0]))
+            values = of["value"] if run.dtype == NUMBER_MEMBERS else ""
+            self.members.append(_Members(self.row, of["column"].astype(np.int64), first, values))
+        self.column = int(run["column"][-1])
 
     def read(self, identity: int, payload: bytes) -> None:
         """One record."""
@@ -244,16 +293,16 @@ class _Reader:
         place = Place(self.row, self.column)
         if tokens[0] == ptg.EXPRESSION_OF:
             first = Place(struct.unpack_from("<I", tokens, 1)[0], struct.unpack_from("<I", extra)[0])
-            self.members.append((place, first, value))
+            self.members.append(_Members(self.row, np.array([self.column]), first, value))
             return
-        self._add(Range(self.sheet, *place), formula_text(Compiled(tokens, extra), self.scope, place), False)
+        self._add(Range(self.sheet, *place), self.texts.of(Compiled(tokens, extra), place), False)
         self.saved[-1][0, 0] = value
 
     def _array(self, array: ArrayFormula) -> None:
         top, bottom, left, right = array.cells
         cells = Range(self.sheet, top, left, bottom - top + 1, right - left + 1)
         self.arrays[Place(top, left)] = len(self.formulas)
-        self._add(cells, formula_text(array.formula, self.scope), True)
+        self._add(cells, self.texts.of(array.formula), True)
 
     def _add(self, cells: Range, text: str, is_array: bool) -> None:
         self.formulas.append(Formula(cells, text, is_array))
@@ -261,12 +310,12 @@ class _Reader:
 
     def cells(self) -> Cells:
         """All of it, once the sheet has ended."""
-        for place, first, value in self.members:
+        for row, columns, first, values in self.members:
             if first in self.arrays:
-                number = self.arrays[first]
-                self.saved[number][place.row - first.row, place.column - first.column] = value
-            else:
-                self._add(Range(self.sheet, *place), formula_text(self.shared[first], self.scope, place), False)
+                self.saved[self.arrays[first]][row - first.row, columns - first.column] = values
+                continue
+            for column, value in zip(columns.tolist(), np.broadcast_to(values, len(columns)).tolist(), strict=True):
+                self._add(Range(self.sheet, row, column), self.texts.of(self.shared[first], Place(row, column)), False)
                 self.saved[-1][0, 0] = value
         order = sorted(range(len(self.formulas)), key=lambda i: self.formulas[i].cells[1:3])
         return Cells(self.constants, [self.formulas[i] for i in order], [settled(self.saved[i]) for i in order])

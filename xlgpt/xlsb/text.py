@@ -3,7 +3,9 @@
 import struct
 from collections.abc import Callable
 from decimal import Decimal
-from typing import Any
+from functools import lru_cache
+from itertools import islice
+from typing import Any, NamedTuple
 
 from xlgpt.errors import UnsupportedFormula
 from xlgpt.xlsb import ptg
@@ -12,6 +14,9 @@ from xlgpt.xlsb.place import ORIGIN, Corner, Place, cells_text
 from xlgpt.xlsb.scope import Scope
 from xlgpt.xlsb.tokens import Compiled
 from xlgpt.xlsx.ranges import quoted
+
+MOST_ALIKE = 64  # kinds of formulas of one length that are told apart
+HOLE = "\0"  # where the text of an operand belongs
 
 _ERRORS = {code: text for text, code in ptg.ERRORS.items()}
 _BINARY = {code: text for text, code in (ptg.BINARY | ptg.JOINS).items()}
@@ -26,10 +31,93 @@ def formula_text(compiled: Compiled, scope: Scope, place: Place = ORIGIN) -> str
     return _Reader(compiled, scope, place).text()
 
 
+class Texts:
+    """The texts of many formulas: those that differ in nothing but cells and whole numbers are read once."""
+
+    def __init__(self, scope: Scope):
+        self._scope = scope
+        self._known: dict[int, list[_Alike]] = {}  # by the length of their tokens
+
+    def of(self, compiled: Compiled, place: Place = ORIGIN) -> str:
+        """The same as `formula_text`."""
+        tokens, known = compiled.tokens, self._known.setdefault(len(compiled.tokens), [])
+        if compiled.extra:
+            return formula_text(compiled, self._scope, place)
+        number = int.from_bytes(tokens, "little")
+        for like in known:
+            if number & like.mask == like.fixed:
+                return like.text(tokens)
+        new = _alike(compiled, self._scope) if len(known) < MOST_ALIKE else None
+        if new is None:
+            return formula_text(compiled, self._scope, place)
+        known.append(new)
+        return new.text(tokens)
+
+
+class _Operand(NamedTuple):
+    """Some cells or a whole number among tokens: where it stands, in which form, and what writes its numbers."""
+
+    at: int
+    form: str
+    write: Callable[..., str]
+
+
+class _Alike(NamedTuple):
+    """Formulas that differ in nothing but their operands: which bits of their tokens are the same, and how these are.
+
+    numbers: of all operands. writes: what writes each, and how many numbers that takes. written: with %s for each.
+    """
+
+    mask: int
+    fixed: int
+    numbers: struct.Struct
+    writes: tuple[tuple[Callable[..., str], int], ...]
+    written: str
+
+    def text(self, tokens: bytes) -> str:
+        """Of one of them."""
+        numbers = iter(self.numbers.unpack(tokens))
+        return self.written % tuple([write(*islice(numbers, count)) for write, count in self.writes])
+
+
+def _alike(compiled: Compiled, scope: Scope) -> _Alike | None:
+    """What a formula has in common with others like it; None where its text depends on more than its tokens."""
+    tokens = compiled.tokens
+    reader = _Reader(compiled, scope, ORIGIN, HOLE)
+    written, operands = reader.text(), reader.operands
+    if reader.moves or written.count(HOLE) != len(operands):
+        return None
+    mask, form, end = bytearray(b"\xff" * len(tokens)), "<", 0
+    for at, its_form, _ in operands:
+        form += f"{at - end}x{its_form}"
+        end = at + struct.calcsize(f"<{its_form}")
+        mask[at:end] = bytes(end - at)
+    bits = int.from_bytes(mask, "little")
+    writes = tuple((write, len(struct.unpack(f"<{f}", bytes(struct.calcsize(f"<{f}"))))) for _, f, write in operands)
+    return _Alike(
+        bits,
+        int.from_bytes(tokens, "little") & bits,
+        struct.Struct(f"{form}{len(tokens) - end}x"),
+        writes,
+        written.replace("%", "%%").replace(HOLE, "%s"),
+    )
+
+
+@lru_cache(1 << 16)
+def _cells_of(*numbers: int) -> str:
+    """Cells by the rows of their corners, and then their columns."""
+    half = len(numbers) // 2
+    return cells_text(tuple(map(Corner, numbers[:half], numbers[half:])))
+
+
 class _Reader:
-    def __init__(self, compiled: Compiled, scope: Scope, place: Place):
+    """hole: what stands in the text for each operand, in place of its own. moves: whether any moves with the place."""
+
+    def __init__(self, compiled: Compiled, scope: Scope, place: Place, hole: str = ""):
         self._tokens, self._extra = compiled
-        self._scope, self._place = scope, place
+        self._scope, self._place, self._hole = scope, place, hole
+        self.operands: list[_Operand] = []
+        self.moves = False
         self._at = self._extra_at = 0
         self._stack: list[str] = []
         self._spaces = {ptg.BEFORE: "", ptg.BEFORE_OPEN: "", ptg.BEFORE_CLOSE: ""}
@@ -48,6 +136,11 @@ class _Reader:
         values = struct.unpack_from("<" + form, self._tokens, self._at)
         self._at += struct.calcsize("<" + form)
         return values
+
+    def _operand(self, form: str, write: Callable[..., str]) -> str:
+        self.operands.append(_Operand(self._at, form, write))
+        numbers = self._take(form)
+        return self._hole or write(*numbers)
 
     def _take_extra(self, form: str) -> tuple[Any, ...]:
         values = struct.unpack_from("<" + form, self._extra, self._extra_at)
@@ -109,7 +202,7 @@ class _Reader:
         self._push("TRUE" if self._take("B")[0] else "FALSE")
 
     def _integer(self) -> None:
-        self._push(str(self._take("H")[0]))
+        self._push(self._operand("H", str))
 
     def _number(self) -> None:
         self._push(number_text(self._take("d")[0]))
@@ -160,11 +253,14 @@ class _Reader:
         return quoted_sheet(sheet) + "!"
 
     def _cells(self, count: int, sheet: str = "", relative: bool = False) -> None:
-        numbers = self._take(f"{count}I{count}H")
-        corners = tuple(map(Corner, numbers[:count], numbers[count:]))
-        if relative:
-            corners = tuple(corner.moved_to(self._place) for corner in corners)
-        self._push(sheet + cells_text(corners))
+        form = f"{count}I{count}H"
+        if not relative:
+            self._push(sheet + self._operand(form, _cells_of))
+            return
+        self.moves = True
+        numbers = self._take(form)
+        corners = map(Corner, numbers[:count], numbers[count:])
+        self._push(sheet + cells_text(tuple(corner.moved_to(self._place) for corner in corners)))
 
     def _cells_3d(self, count: int) -> None:
         self._cells(count, self._sheet(self._take("H")[0]))

@@ -66,7 +66,7 @@ class Compiler:
 
     def __init__(self, scope: Scope, sheet: str | None = None, cells: Mapping[str, str] = MappingProxyType({})):
         self._scope, self._sheet, self._cells = scope, sheet, cells
-        self._shapes: dict[tuple[Kind, str], _Shape | None] = {}
+        self._shapes: dict[tuple[object, ...], _Shape | None] = {}
 
     def compiled(self, formula: str, kind: Kind = Kind.CELL, place: Place = ORIGIN) -> Compiled:
         """The tokens of a formula, given without its `=`.
@@ -109,7 +109,7 @@ class Compiler:
 
     def _shape(self, formula: str, kind: Kind, parts: list[str]) -> "_Shape | None":
         """What a formula is but for its cells and small numbers; None where more depends on them."""
-        key = kind, "\0".join(parts[::2])
+        key = kind, "\0".join(parts[::2]), *map(str.isdecimal, parts[1::2])  # 7+A1 is another than A1+7
         if key not in self._shapes:
             writer = self._writer(formula, kind, ORIGIN)
             result = writer.compiled()
