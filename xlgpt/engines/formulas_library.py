@@ -6,7 +6,7 @@ With `feed`, what stands on other sheets is not calculated but given, so that a 
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isfinite
 from typing import Any
@@ -62,7 +62,7 @@ class FormulasLibrary(Engine):
         self._forms: dict[Place, Form] = {}
         self._places: dict[tuple[str, str], Range] = {}  # what a formula's text refers to, by the sheet it stands on
         self._constant_ranges: dict[Range, Values] = {}
-        self._over: dict[Range, tuple[int, ...]] = {}
+        self._over: dict[Range, Sequence[int]] = {}
         self._inside: dict[Range, tuple[tuple[int, int, Any], ...]] = {}  # the constants in a range: row, column, value
         self._pieces: dict[Range, list[Piece]] = {}
         self._order: dict[Place, None] = {}  # of evaluation, as far as it is known
@@ -229,22 +229,23 @@ class FormulasLibrary(Engine):
         waiting = [(cells.sheet, i) for i in self._open(cells)]
         under_way: dict[tuple[str, int], None] = {}
         while waiting:
-            sheet, i = waiting[-1]
+            place = waiting[-1]
+            sheet, i = place
             formula = self._sheet(sheet).formulas[i]
             if self._result(sheet, i) is not None:
                 waiting.pop()
-            elif (sheet, i) in under_way:
-                self._sheet(sheet).results[i] = self._evaluate((sheet, i))
+            elif place in under_way:
+                self._sheet(sheet).results[i] = self._evaluate(place)
                 if not self._fed:
-                    self._order[sheet, i] = None
+                    self._order[place] = None
                     self._users.clear()
                     self._read_by.clear()
-                del under_way[sheet, i]
+                del under_way[place]
                 waiting.pop()
             else:
-                under_way[sheet, i] = None
-                needed = [(cells.sheet, j) for cells in self._references((sheet, i)) for j in self._open(cells)]
-                circle = next((place for place in needed if place in under_way), None)
+                under_way[place] = None
+                needed = [(cells.sheet, j) for cells in self._references(place) for j in self._open(cells)]
+                circle = next((each for each in needed if each in under_way), None)
                 if circle:
                     raise FormulaError(f"{formula.cells.absolute} depends on itself, by way of {circle[0]}.")
                 waiting += needed
@@ -270,10 +271,13 @@ class FormulasLibrary(Engine):
             self._complete.add(cells)
         return found
 
-    def _filling(self, cells: Range) -> tuple[int, ...]:
-        """The formulas over some cells."""
+    def _filling(self, cells: Range) -> Sequence[int]:
+        """The formulas over some cells: mostly one after the other in the file, which takes less memory as a range."""
         if cells not in self._over:
-            self._over[cells] = tuple(self._sheet(cells.sheet).over(cells))
+            found = tuple(self._sheet(cells.sheet).over(cells))
+            stretch = range(found[0], found[-1] + 1) if found else range(0)
+            is_stretch = len(found) == len(stretch) and found == tuple(stretch)
+            self._over[cells] = stretch if is_stretch else found
         return self._over[cells]
 
     def _result(self, name: str, i: int) -> Values | None:
