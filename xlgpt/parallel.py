@@ -68,11 +68,14 @@ def check_jobs(jobs: int | None, cluster: str = "") -> None:
         raise UsageError("--jobs is for the cores here, and --cluster for others: give one of the two.")
 
 
-def that_fit(size: int) -> int:
-    """How many processes of so many bytes there can be: one on each core, as far as the free memory goes."""
+def that_fit(size: int, most: float = math.inf) -> int:
+    """How many processes of so many bytes there can be: one on each core, as far as the free memory goes.
+
+    most: bytes that they may take together.
+    """
     import psutil
 
-    return max(1, min(os.cpu_count() or 1, int(psutil.virtual_memory().available) // size))
+    return max(1, min(os.cpu_count() or 1, int(min(psutil.virtual_memory().available, most) // size)))
 
 
 def in_order(found: Workers, work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:

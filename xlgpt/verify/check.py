@@ -30,7 +30,8 @@ from xlgpt.workbook.book import KEPT, Book
 from xlgpt.workbook.options import paths
 
 IN_PYTHON = "formulas"  # the engine that runs in this process, and so in several
-BASE = 200_000_000  # bytes that a process takes before it has read a workbook, and for the tokenizer
+BASE, A_CELL = 900_000_000, 100  # bytes that a process takes of itself, and for each cell of a formula (measured)
+MOST = 4_000_000_000  # bytes that they take together, unless told how many there are to be
 WORTH_IT = 4_000_000  # cells to calculate; below, starting a process takes longer than the work
 
 NOTHING_READ = Proof((), (Gap("all formulas", "something is wrong with the weights"),))
@@ -144,15 +145,15 @@ def _last_rows(engine: str, rows: str | int | None) -> int | None:
 
 
 def _jobs(book: Book, traits: Traits, wanted: int | None, cases: int) -> int:
-    """How many processes calculate: unless told, as many as there are cores, and as the free memory holds."""
+    """How many processes calculate: unless told, as many as there are cores, and as the memory holds."""
     if not traits.is_open or (wanted is None and _formulas(book) * cases < WORTH_IT):
         return 1
-    return wanted or that_fit(_needed(book))
+    return wanted or that_fit(_needed(book), MOST)
 
 
 def _needed(book: Book) -> int:
-    """Bytes that a process takes at most: for the weights, where they are few, and for all else (measured)."""
-    return min(8 * book.model.parameters, KEPT) + 1_000 * _formulas(book) + BASE
+    """Bytes that a process takes, about: for the weights, where they are few, and for all else."""
+    return min(8 * book.model.parameters, KEPT) + A_CELL * _formulas(book) + BASE
 
 
 @dataclass(frozen=True)

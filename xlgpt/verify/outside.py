@@ -3,6 +3,7 @@
 A new workbook gets these values as saved ones; here the same code writes them for any prompt, and they are kept.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 from xlgpt.workbook.frame import write_sheets
@@ -48,3 +49,7 @@ class _Sheet(_Nothing):
 
     def write_formula(self, row: int, column: int, formula: str, style: Any = None, value: Any = 0) -> None:
         self._shown[self._name, row, column] = value if isinstance(value, str) else float(value)
+
+    def add_formulas(self, row: int, column: int, formulas: Sequence[str], style: int, shown: Sequence[Any]) -> None:
+        for i, (formula, value) in enumerate(zip(formulas, shown, strict=False)):
+            self.write_formula(row + i, column, formula, value=value)

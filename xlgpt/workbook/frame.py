@@ -284,14 +284,14 @@ def _write_tokens(worksheet: Any, styles: Styles, plan: Plan, placed: Placed) ->
     """The position and the token of each row."""
     for column, (name, style) in enumerate((("position", styles.place), ("tokens", styles.label))):
         sources, known = _row_by_row(plan.layout.names[name]), plan.values.get(name, ())
-        for i in range(placed.cells.height):
-            worksheet.write_formula(placed.cells.row + i, column, sources[i], style, _label(known, i))
+        shown = [_label(known, i) for i in range(placed.cells.height)]
+        worksheet.add_formulas(placed.cells.row, column, sources, number_of(style), shown)
 
 
 @lru_cache(maxsize=4)  # every group of rows has these labels
 def _row_by_row(cells: Range) -> list[str]:
     """A formula for each row of a column, absolute, so that no two are alike."""
-    return [f"={cells.rows(i, i + 1).absolute}" for i in range(cells.height)]
+    return [cells.rows(i, i + 1).absolute for i in range(cells.height)]
 
 
 def _write_numbers(worksheet: Any, styles: Styles, placed: Placed, column: int, rows: int) -> None:

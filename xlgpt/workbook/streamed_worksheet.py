@@ -1,6 +1,6 @@
 """A worksheet of XlsxWriter's without its cells: it writes all that stands around them; they are a stream of rows."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,6 +29,17 @@ class StreamedWorksheet(Worksheet):  # type: ignore[misc]  # XlsxWriter has type
         self._check_dimensions(cells.row, cells.column)
         self.reach(cells)
         self._blocks.append(block)
+
+    def add_formulas(
+        self, row: int, column: int, formulas: Sequence[str], style: int, shown: Sequence[float | str]
+    ) -> None:
+        """A formula without its `=` in each of some cells below each other, and what each shows."""
+
+        def cell(i: int) -> tuple[Cells]:
+            formula = Formula(Range(self.name, row + i, column), formulas[i], False)
+            return (Calculated(column, style, (alone(formula),), np.array([shown[i]], dtype=object)),)
+
+        self.add_block(Block(Range(self.name, row, column, len(shown)), cell))
 
     def reach(self, cells: Range) -> None:
         """Say that the sheet reaches as far as these cells, which are written by others."""
