@@ -275,9 +275,8 @@ class FormulasLibrary(Engine):
         """The formulas over some cells: mostly one after the other in the file, which takes less memory as a range."""
         if cells not in self._over:
             found = tuple(self._sheet(cells.sheet).over(cells))
-            stretch = range(found[0], found[-1] + 1) if found else range(0)
-            is_stretch = len(found) == len(stretch) and found == tuple(stretch)
-            self._over[cells] = stretch if is_stretch else found
+            stretch = range(found[0], found[0] + len(found)) if found else range(0)
+            self._over[cells] = stretch if found == tuple(stretch) else found
         return self._over[cells]
 
     def _result(self, name: str, i: int) -> Values | None:

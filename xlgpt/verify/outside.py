@@ -51,5 +51,5 @@ class _Sheet(_Nothing):
         self._shown[self._name, row, column] = value if isinstance(value, str) else float(value)
 
     def add_formulas(self, row: int, column: int, formulas: Sequence[str], style: int, shown: Sequence[Any]) -> None:
-        for i, (formula, value) in enumerate(zip(formulas, shown, strict=False)):
+        for i, (formula, value) in enumerate(zip(formulas, shown, strict=True)):
             self.write_formula(row + i, column, formula, value=value)

@@ -285,7 +285,7 @@ def _write_tokens(worksheet: Any, styles: Styles, plan: Plan, placed: Placed) ->
     for column, (name, style) in enumerate((("position", styles.place), ("tokens", styles.label))):
         sources, known = _row_by_row(plan.layout.names[name]), plan.values.get(name, ())
         shown = [_label(known, i) for i in range(placed.cells.height)]
-        worksheet.add_formulas(placed.cells.row, column, sources, number_of(style), shown)
+        worksheet.add_formulas(placed.cells.row, column, sources[: len(shown)], number_of(style), shown)
 
 
 @lru_cache(maxsize=4)  # every group of rows has these labels

@@ -16,7 +16,7 @@ from xlgpt.xlsb import ptg, workbook
 from xlgpt.xlsb.cells import END, ArrayFormula, NumberFormula, Real, RowHeader, SharedFormula, ShortReal, TextFormula
 from xlgpt.xlsb.package_parts import BOOK, STRINGS
 from xlgpt.xlsb.place import Place
-from xlgpt.xlsb.records import head, read_records
+from xlgpt.xlsb.records import head, read_record, read_records, record_head
 from xlgpt.xlsb.scope import Scope
 from xlgpt.xlsb.sheet_data import EMPTY_MEMBERS, NUMBER_MEMBERS, OF
 from xlgpt.xlsb.styles import SharedString
@@ -31,8 +31,8 @@ RELATIONS = "xl/_rels/workbook.bin.rels"
 AHEAD = 1 << 20  # bytes that are there before a row is read: the largest record of ours and the largest row have fewer
 ERRORS = {code: text for text, code in ptg.ERRORS.items()}
 _CELL = struct.Struct("<II")
-FEW = 3  # of them are read one by one
-GUESS = 512  # cells side by side that a formula fills, as many as in most rows of a large model
+FEW = 3  # cells side by side that a formula fills are read one by one
+GUESS = 512  # of them in a row, so many in most rows of a large model
 _TOKEN = {form: form.fields["token"][1] for form in (NUMBER_MEMBERS, EMPTY_MEMBERS) if form.fields}  # bytes before it
 
 
@@ -197,16 +197,13 @@ def read_cells(path: Path, sheet: str, part: str, strings: list[str], scope: Sco
     reader, data, at = _Reader(sheet, strings, Texts(scope)), b"".join(Archive(path).pieces(part)), 0
     try:
         while at < len(data):
-            identity, size, start = head(data, at)
-            form = _MEMBERS.get((identity, size))
-            if form is not None and len(run := _members(data, at, form)):
+            run = _members(data, at)
+            if run is None:
+                identity, payload, at = read_record(data, at)
+                reader.read(identity, payload)
+            else:
                 reader.take(run)
                 at += run.nbytes
-                continue
-            if start + size > len(data):
-                raise NotAWorkbook("its last record is cut off")
-            reader.read(identity, data[start : start + size])
-            at = start + size
         return reader.cells()
     except (NotAWorkbook, struct.error, IndexError, KeyError, UnicodeDecodeError) as e:
         raise unreadable(path, sheet, reader.row) from e
@@ -223,21 +220,24 @@ class _Members(NamedTuple):
     values: NDArray[Any] | Scalar
 
 
-_MEMBERS = {(NumberFormula.identity, NUMBER_MEMBERS.itemsize - 2): NUMBER_MEMBERS}
-_MEMBERS |= {(TextFormula.identity, EMPTY_MEMBERS.itemsize - 2): EMPTY_MEMBERS}
+_MEMBERS = {record_head(NumberFormula.identity, NUMBER_MEMBERS.itemsize - 2): NUMBER_MEMBERS}
+_MEMBERS |= {record_head(TextFormula.identity, EMPTY_MEMBERS.itemsize - 2): EMPTY_MEMBERS}
 
 
-def _members(data: bytes, at: int, form: np.dtype[Any]) -> NDArray[Any]:
-    """The cells side by side from a place on that formulas of other cells fill, where they have that form."""
+def _members(data: bytes, at: int) -> NDArray[Any] | None:
+    """The cells side by side from a place on that formulas of other cells fill; None where there are few, or none."""
+    form = _MEMBERS.get(data[at : at + 2])
+    if form is None or data[at + _TOKEN[form]] != ptg.EXPRESSION_OF:
+        return None
     several = at + FEW * form.itemsize
-    if data[at + _TOKEN[form]] != ptg.EXPRESSION_OF or data[at : at + 2] != data[several : several + 2]:
-        return np.empty(0, form)
+    if data[at : at + 2] != data[several : several + 2]:
+        return None
     run = _run(data, at, form, GUESS)
     others = (run["token"] != ptg.EXPRESSION_OF) | (run["length"] != 5) | (run["extra"] != 4)
     if form is EMPTY_MEMBERS:
         others |= run["value"] != 0
-    end = int(others.argmax())
-    return run[:end] if others[end] else run
+    count = int(others.argmax()) if others.any() else len(run)
+    return run[:count] if count else None
 
 
 @dataclass
@@ -315,7 +315,8 @@ class _Reader:
                 self.saved[self.arrays[first]][row - first.row, columns - first.column] = values
                 continue
             for column, value in zip(columns.tolist(), np.broadcast_to(values, len(columns)).tolist(), strict=True):
-                self._add(Range(self.sheet, row, column), self.texts.of(self.shared[first], Place(row, column)), False)
+                text = formula_text(self.shared[first], self.texts.scope, Place(row, column))  # it moves: read for each
+                self._add(Range(self.sheet, row, column), text, False)
                 self.saved[-1][0, 0] = value
         order = sorted(range(len(self.formulas)), key=lambda i: self.formulas[i].cells[1:3])
         return Cells(self.constants, [self.formulas[i] for i in order], [settled(self.saved[i]) for i in order])

@@ -10,13 +10,19 @@ MAX_SIZE_BYTES = 4
 
 def read_records(part: bytes) -> Iterator[tuple[int, bytes]]:
     """The records of a part, each its id and its payload. Raises NotAWorkbook where the part ends inside one."""
-    place, end = 0, len(part)
-    while place < end:
-        identity, size, place = head(part, place)
-        if place + size > end:
-            raise NotAWorkbook(f"A part of the workbook ends inside a record of {size} bytes: the file is damaged.")
-        yield identity, part[place : place + size]
-        place += size
+    place = 0
+    while place < len(part):
+        identity, payload, place = read_record(part, place)
+        yield identity, payload
+
+
+def read_record(part: bytes, place: int) -> tuple[int, bytes, int]:
+    """A record's number and its payload, and where it ends. Raises NotAWorkbook where the part ends inside it."""
+    identity, size, start = head(part, place)
+    end = start + size
+    if end > len(part):
+        raise NotAWorkbook(f"A part of the workbook ends inside a record of {size} bytes: the file is damaged.")
+    return identity, part[start:end], end
 
 
 def head(part: bytes, place: int) -> tuple[int, int, int]:

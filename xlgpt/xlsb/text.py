@@ -35,31 +35,32 @@ class Texts:
     """The texts of many formulas: those that differ in nothing but cells and whole numbers are read once."""
 
     def __init__(self, scope: Scope):
-        self._scope = scope
+        self.scope = scope
         self._known: dict[int, list[_Alike]] = {}  # by the length of their tokens
 
     def of(self, compiled: Compiled, place: Place = ORIGIN) -> str:
         """The same as `formula_text`."""
         tokens, known = compiled.tokens, self._known.setdefault(len(compiled.tokens), [])
         if compiled.extra:
-            return formula_text(compiled, self._scope, place)
+            return formula_text(compiled, self.scope, place)
         number = int.from_bytes(tokens, "little")
         for like in known:
             if number & like.mask == like.fixed:
                 return like.text(tokens)
-        new = _alike(compiled, self._scope) if len(known) < MOST_ALIKE else None
+        new = _alike(compiled, self.scope) if len(known) < MOST_ALIKE else None
         if new is None:
-            return formula_text(compiled, self._scope, place)
+            return formula_text(compiled, self.scope, place)
         known.append(new)
         return new.text(tokens)
 
 
 class _Operand(NamedTuple):
-    """Some cells or a whole number among tokens: where it stands, in which form, and what writes its numbers."""
+    """Some cells or a whole number among tokens: where it stands, in which form, and what writes how many numbers."""
 
     at: int
     form: str
     write: Callable[..., str]
+    numbers: int
 
 
 class _Alike(NamedTuple):
@@ -88,17 +89,16 @@ def _alike(compiled: Compiled, scope: Scope) -> _Alike | None:
     if reader.moves or written.count(HOLE) != len(operands):
         return None
     mask, form, end = bytearray(b"\xff" * len(tokens)), "<", 0
-    for at, its_form, _ in operands:
-        form += f"{at - end}x{its_form}"
-        end = at + struct.calcsize(f"<{its_form}")
-        mask[at:end] = bytes(end - at)
+    for each in operands:
+        form += f"{each.at - end}x{each.form}"
+        end = each.at + struct.calcsize(f"<{each.form}")
+        mask[each.at : end] = bytes(end - each.at)
     bits = int.from_bytes(mask, "little")
-    writes = tuple((write, len(struct.unpack(f"<{f}", bytes(struct.calcsize(f"<{f}"))))) for _, f, write in operands)
     return _Alike(
         bits,
         int.from_bytes(tokens, "little") & bits,
         struct.Struct(f"{form}{len(tokens) - end}x"),
-        writes,
+        tuple((each.write, each.numbers) for each in operands),
         written.replace("%", "%%").replace(HOLE, "%s"),
     )
 
@@ -138,8 +138,8 @@ class _Reader:
         return values
 
     def _operand(self, form: str, write: Callable[..., str]) -> str:
-        self.operands.append(_Operand(self._at, form, write))
-        numbers = self._take(form)
+        at, numbers = self._at, self._take(form)
+        self.operands.append(_Operand(at, form, write, len(numbers)))
         return self._hole or write(*numbers)
 
     def _take_extra(self, form: str) -> tuple[Any, ...]:
